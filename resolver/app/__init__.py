@@ -1,0 +1,1 @@
+"""The roof: processes, clocks and signals, wired by hand."""

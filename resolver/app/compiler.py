@@ -1,0 +1,130 @@
+"""From configuration and documents to a generation file: read, checked, compiled, written aside, put in place.
+
+Runs in a process of its own (`resolver/DESIGN.md`, processes), so that a large compile never holds up an answer, and in the
+command line's for `check` and `explain`, which write nothing.
+"""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from resolver.config import Config
+from resolver.feeds.files import read_documents, shipped
+from resolver.policy.compile import Enforcement, PolicySettings, compile_generation
+from resolver.policy.documents import Documents
+from resolver.policy.generation import Generation, GenerationError, GroupEntry
+from resolver.policy.source import PolicyError, Problem, did_you_mean
+
+KEPT_GENERATIONS = 20
+_SUFFIX = ".generation"
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A compiled policy, in memory."""
+
+    octets: bytes
+    digest: str
+    documents: Documents
+    folders: tuple[Path, ...]
+
+
+def document_folders(config: Config) -> tuple[Path, ...]:
+    """The folders that documents come from, `shipped` told apart from paths."""
+    return tuple(shipped() if text == "shipped" else Path(text).expanduser() for text in config.policy.documents)
+
+
+def compile_policy(config: Config, source: str, *, serial: int, at: float) -> Compiled:
+    """Read all documents and compile what is configured.
+
+    Args:
+        config: The configuration.
+        source: The name of its file, for messages.
+        serial: For the generation.
+        at: Unix seconds.
+
+    Raises:
+        PolicyError: With every problem of every document, and every configured order that no document describes.
+    """
+    folders = document_folders(config)
+    documents = read_documents(folders)
+    unknown = [line.order for line in config.policy.orders if line.order not in documents.orders]
+    if unknown:
+        where = ", ".join(str(folder / "orders") for folder in folders)
+        raise PolicyError(
+            Problem(source, 1, 1, f'policy.orders names "{id_}", but there is no such order in {where}{mend}')
+            for id_ in dict.fromkeys(unknown)
+            for mend in (did_you_mean(id_, documents.orders) or "; write the order first",)
+        )
+    octets, digest = compile_generation(documents, policy_settings(config), serial=serial, at=at)
+    return Compiled(octets, digest, documents, folders)
+
+
+def policy_settings(config: Config) -> PolicySettings:
+    """The part of the configuration that goes into a generation."""
+    return PolicySettings(
+        allowed_networks=tuple(str(network) for network in config.allowed_networks),
+        groups=tuple(GroupEntry(group.name, tuple(str(n) for n in group.networks)) for group in config.groups),
+        enforcements=tuple(Enforcement(e.order, tuple(e.groups), e.mode, e.action) for e in config.policy.orders),
+        block_ttl=int(config.policy.block_ttl),
+        sinkhole_ipv4=tuple(str(address) for address in config.policy.sinkhole.ipv4),
+        sinkhole_ipv6=tuple(str(address) for address in config.policy.sinkhole.ipv6),
+    )
+
+
+def write_policy(config: Config, source: str, folder: Path, at: float) -> Path:
+    """Compile into the folder of generations, and return the file to put in force.
+
+    The same policy as the newest file's keeps that file and its serial. The file appears whole or not at all.
+
+    Raises:
+        PolicyError: As `compile_policy`.
+        OSError: The file can not be written.
+    """
+    files = generation_files(folder)
+    newest = files[-1] if files else None
+    serial = _serial(newest) + 1 if newest is not None else 1
+    compiled = compile_policy(config, source, serial=serial, at=at)
+    if newest is not None and _digest_of(newest) == compiled.digest:
+        return newest
+    path = folder / f"{serial:08d}{_SUFFIX}"
+    aside = path.with_suffix(".new")
+    with aside.open("wb") as file:
+        file.write(compiled.octets)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    for old in [*files, path][:-KEPT_GENERATIONS]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def generation_files(folder: Path) -> list[Path]:
+    """The generations in a folder, oldest first."""
+    return sorted(path for path in folder.glob(f"*{_SUFFIX}") if path.stem.isdigit())
+
+
+def list_times(documents: Documents, folders: Iterable[Path]) -> dict[str, float]:
+    """When each document that is in use was last changed: `apps/wechat` -> Unix seconds."""
+    times: dict[str, float] = {}
+    for folder in folders:
+        for kind, ids in (("apps", documents.apps), ("orders", documents.orders)):
+            for id_ in ids:
+                path = folder / kind / f"{id_}.yaml"
+                if path.exists():
+                    times[f"{kind}/{id_}"] = path.stat().st_mtime
+    return times
+
+
+def _serial(path: Path) -> int:
+    return int(path.stem)
+
+
+def _digest_of(path: Path) -> str | None:
+    try:
+        generation = Generation(memoryview(bytearray(path.read_bytes())))
+        generation.verify()
+    except (OSError, GenerationError):
+        return None
+    return generation.digest

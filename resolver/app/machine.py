@@ -1,0 +1,184 @@
+"""What a configuration leaves to the machine it runs on: host name, processors, folders, the system's resolvers."""
+
+import os
+import pwd
+import socket
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from resolver import config as configuration
+from resolver.config import Config
+from resolver.policy.source import Problem
+
+RESOLV_CONF = Path("/etc/resolv.conf")
+SYSTEM_CONFIG = Path("/etc/interdict/interdict.yaml")
+MOST_WORKERS = 64
+
+
+class SettingsError(Exception):
+    """The configuration can not be used on this machine; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamAddress:
+    """One upstream, settled."""
+
+    host: str
+    port: int
+    trust_ad: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StatePaths:
+    """Where everything that outlives a process lies."""
+
+    root: Path
+
+    @property
+    def generations(self) -> Path:
+        """Compiled policies, the newest of them in force."""
+        return self.root / "generations"
+
+    @property
+    def spool(self) -> Path:
+        """Hits on their way to the store."""
+        return self.root / "spool"
+
+    @property
+    def hits(self) -> Path:
+        """The evidence: `hits.sqlite` and JSON Lines files."""
+        return self.root / "hits"
+
+    @property
+    def sqlite(self) -> Path:
+        """The evidence database."""
+        return self.hits / "hits.sqlite"
+
+    @property
+    def run(self) -> Path:
+        """What concerns the running processes only: control socket, counters, status."""
+        return self.root / "run"
+
+    @property
+    def status(self) -> Path:
+        """The state of the policy, for the recorder."""
+        return self.run / "status.json"
+
+    def make(self) -> None:
+        """Make the folders.
+
+        Raises:
+            SettingsError: One can not be made or written to.
+        """
+        for folder in (self.root, self.generations, self.spool, self.hits, self.run):
+            try:
+                folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+            except OSError as error:
+                raise SettingsError(
+                    f"can not make the folder {folder} ({error.strerror}); set `state_dir` to one that can be written to"
+                ) from None
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise SettingsError(
+                    f"no permission to write to {folder}; give it to the account that runs this, or set `state_dir`"
+                )
+
+
+def find_config(chosen: str | None) -> Path | None:
+    """The configuration file: the one chosen, $INTERDICT_CONFIG, the system's, or None for the defaults alone."""
+    if chosen or (chosen := os.environ.get("INTERDICT_CONFIG")):
+        return Path(chosen)
+    return SYSTEM_CONFIG if SYSTEM_CONFIG.exists() else None
+
+
+def read_config(path: Path | None) -> Config:
+    """Read a configuration file; None stands for the defaults.
+
+    Raises:
+        ConfigError: With every problem in it, or that it can not be read.
+    """
+    if path is None:
+        return configuration.read("", "defaults")
+    try:
+        octets = path.read_bytes()
+    except OSError as error:
+        message = f"cannot be read ({error.strerror}); check the path and its permissions, or write one"
+        raise configuration.ConfigError([Problem(str(path), 1, 1, message)]) from None
+    return configuration.read(octets, str(path))
+
+
+def node_name(config: Config) -> str:
+    """What the node calls itself."""
+    return socket.gethostname() if config.node == "auto" else config.node
+
+
+def nsid(config: Config) -> bytes:
+    """What NSID says (RFC 5001 §2.3)."""
+    return (node_name(config) if config.nsid == "auto" else config.nsid).encode()[:128]
+
+
+def worker_count(config: Config) -> int:
+    """How many workers to run: one a processor that this process may use, unless configured."""
+    if isinstance(config.workers, int):
+        return config.workers
+    return min(len(os.sched_getaffinity(0)), MOST_WORKERS)
+
+
+def state_paths(config: Config) -> StatePaths:
+    """The state folder: configured, systemd's, or by the XDG base directory specification."""
+    if config.state_dir != "auto":
+        return StatePaths(Path(config.state_dir).expanduser().resolve())
+    if given := os.environ.get("STATE_DIRECTORY"):
+        return StatePaths(Path(given.split(":")[0]))
+    base = os.environ.get("XDG_STATE_HOME", "")
+    folder = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
+    return StatePaths(folder / "interdict")
+
+
+def upstream_addresses(config: Config) -> tuple[UpstreamAddress, ...]:
+    """The upstreams: configured, or the system's; never one of our own listeners, which would ask itself for ever."""
+    own = {(endpoint.host, endpoint.port) for endpoint in config.listen}
+    if config.upstreams == "system":
+        found = [UpstreamAddress(host, 53, _is_loopback(host)) for host in _system_resolvers()]
+    else:
+        found = [
+            UpstreamAddress(u.address, u.port, _is_loopback(u.address) if u.trust_ad is None else u.trust_ad)
+            for u in config.upstreams
+        ]
+    return tuple(u for u in dict.fromkeys(found) if (u.host, u.port) not in own)
+
+
+def account(name: str) -> tuple[int, int]:
+    """(user id, group id) of an account.
+
+    Raises:
+        SettingsError: There is none of that name.
+    """
+    try:
+        found = pwd.getpwnam(name)
+    except KeyError:
+        raise SettingsError(
+            f"`user: {name}`: there is no such account; make it (`useradd --system {name}`) or leave `user` out"
+        ) from None
+    return found.pw_uid, found.pw_gid
+
+
+def _is_loopback(host: str) -> bool:
+    return ip_address(host).is_loopback
+
+
+def _system_resolvers() -> list[str]:
+    try:
+        lines = RESOLV_CONF.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        words = line.split()
+        if len(words) >= 2 and words[0] == "nameserver":
+            host = words[1].partition("%")[0]
+            try:
+                found.append(str(ip_address(host)))
+            except ValueError:
+                continue
+    return found

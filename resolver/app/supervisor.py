@@ -1,0 +1,707 @@
+"""The supervisor: opens the sockets, gives up its privileges, starts the others and keeps them running.
+
+It answers no DNS and loads no policy into memory. Its loop waits on one selector: signals, the control socket, a line
+from a worker, the end of a compile. What it forks: `compiler` (for moments), `recorder`, `worker` × N.
+
+Sockets are opened here and stay open here, so that while a worker is started again its share of the clients' datagrams
+waits in the socket instead of being lost. Start-up is all or nothing: every error is told, exit code 2, nothing half-open.
+"""
+
+import contextlib
+import fcntl
+import gc
+import json
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from resolver import __version__
+from resolver.app import control, machine, recorder
+from resolver.app.compiler import compile_policy, document_folders, list_times, write_policy
+from resolver.app.machine import SettingsError, StatePaths
+from resolver.app.worker import WorkerSettings, exit_process, name_process, open_generation
+from resolver.app.worker import main as worker_main
+from resolver.config import Config
+from resolver.engine.cache import CacheTerms
+from resolver.engine.forwarder import ForwarderTerms
+from resolver.feeds.files import read_documents
+from resolver.hot._scan_cy import is_compiled
+from resolver.observe import cells
+from resolver.observe.metrics import merge
+from resolver.policy.source import PolicyError
+from resolver.transport.sockets import BindError, bind_tcp, bind_udp, check_free, format_address
+from resolver.transport.stream import StreamTerms
+from resolver.wire import name as names
+
+FIRST_PAUSE = 0.1  # seconds before a process that died is started again; doubles up to the longest
+LONGEST_PAUSE = 5.0
+STEADY_SECONDS = 10.0  # a process that ran so long is forgiven its earlier deaths
+STOP_SECONDS = 12.0  # for workers to drain; then they are killed
+ACK_SECONDS = 10.0
+START_SECONDS = 30.0
+_log = logging.getLogger("interdict")
+
+
+class StartError(Exception):
+    """The server can not start; the message has every reason, a line each."""
+
+
+@dataclass(slots=True)
+class _Child:
+    """A process that is kept running."""
+
+    name: str
+    start: Callable[[], int]
+    pid: int = 0
+    started: float = 0.0
+    deaths: int = 0
+    again_at: float = 0.0
+
+
+@dataclass(slots=True)
+class _Worker(_Child):
+    """A worker, with its sockets and its line."""
+
+    number: int = 0
+    udp: tuple[socket.socket, ...] = ()
+    tcp: tuple[socket.socket, ...] = ()
+    channel: socket.socket | None = None
+    buffer: bytes = b""
+    generation: int = 0
+    is_ready: bool = False
+
+
+@dataclass(slots=True)
+class _Reload:
+    """A compile under way, and who waits for its outcome."""
+
+    pid: int
+    pipe: int
+    said: bytes = b""
+    askers: list[socket.socket] = field(default_factory=list)
+    path: Path | None = None
+    told_at: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+
+
+def serve(config_path: Path | None, *, announce: Callable[[str], None]) -> int:
+    """Run until SIGTERM or SIGINT.
+
+    Args:
+        config_path: The configuration file, or None for the defaults.
+        announce: Prints to the operator once everything runs.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        StartError: Nothing was started.
+    """
+    return Supervisor(config_path, announce).run()
+
+
+class Supervisor:
+    """The process's state."""
+
+    def __init__(self, config_path: Path | None, announce: Callable[[str], None]) -> None:
+        self._config_path = config_path
+        self._source = str(config_path) if config_path is not None else "defaults"
+        self._announce = announce
+        self._selector = selectors.DefaultSelector()
+        self._workers: list[_Worker] = []
+        self._recorder: _Child | None = None
+        self._restarts = 0
+        self._reload: _Reload | None = None
+        self._reload_again: list[socket.socket] | None = None
+        self._last_reload: dict[str, object] = {}
+        self._askers: dict[socket.socket, bytes] = {}
+        self._started = time.monotonic()
+        self._stop = False
+
+    # ---- start -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Start everything, keep it running, stop everything."""
+        self._open()
+        self._start_children()
+        self._wait_until_ready()
+        self._announce(self._banner())
+        try:
+            while not self._stop:
+                self._step(self._pause())
+        finally:
+            self._close()
+        return 0
+
+    def _open(self) -> None:
+        """Everything that can fail, before anything is started."""
+        try:
+            self._config = machine.read_config(self._config_path)
+        except PolicyError as error:
+            raise StartError(str(error)) from None
+        config = self._config
+        problems: list[str] = []
+        owner: tuple[int, int] | None = None
+        try:
+            self._paths = machine.state_paths(config)
+            self._paths.make()
+            self._lock = _lock(self._paths)
+            if config.user is not None:
+                owner = machine.account(config.user)
+        except SettingsError as error:
+            raise StartError(str(error)) from None
+        _raise_file_limit()
+        try:
+            self._generation = write_policy(config, self._source, self._paths.generations, time.time())
+        except PolicyError as error:
+            problems += [str(problem) for problem in error.problems]
+        except OSError as error:
+            problems.append(
+                f"can not write to {self._paths.generations}: {error.strerror}; make room, or set `state_dir`"
+            )
+        self._metrics: socket.socket | None = None
+        try:
+            self._bind()
+        except BindError as error:
+            problems.append(str(error))
+        if problems:
+            self._release()
+            raise StartError("\n".join(problems))
+        for old in self._paths.run.glob("cells-*"):
+            old.unlink()
+        self._control = control.listen(self._paths.run)
+        if owner is not None:
+            self._drop_privileges(*owner)
+        self._write_status()
+        self._catch_signals()
+        self._selector.register(self._control, selectors.EVENT_READ, self._on_asker)
+
+    def _bind(self) -> None:
+        config = self._config
+        for endpoint in config.listen:
+            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+                check_free(endpoint.host, endpoint.port, kind)
+        if config.metrics.listen is not None:
+            endpoint = config.metrics.listen
+            check_free(endpoint.host, endpoint.port, socket.SOCK_STREAM)
+            self._metrics = bind_tcp(endpoint.host, endpoint.port)
+        for number in range(machine.worker_count(config)):
+            worker = _Worker(f"worker {number}", lambda n=number: self._fork_worker(n), number=number)  # type: ignore[misc]
+            self._workers.append(worker)
+            worker.udp = tuple(bind_udp(endpoint.host, endpoint.port) for endpoint in config.listen)
+            worker.tcp = tuple(bind_tcp(endpoint.host, endpoint.port) for endpoint in config.listen)
+
+    def _release(self) -> None:
+        for worker in self._workers:
+            for sock in (*worker.udp, *worker.tcp):
+                sock.close()
+        if self._metrics is not None:
+            self._metrics.close()
+        os.close(self._lock)
+
+    def _drop_privileges(self, uid: int, gid: int) -> None:
+        """Become the configured account; the state folder becomes its own. Nothing privileged is left to do."""
+        if os.getuid() == uid:
+            return
+        for folder in (self._paths.root, *self._paths.root.rglob("*")):
+            os.chown(folder, uid, gid, follow_symlinks=False)
+        os.setgroups([gid])
+        os.setgid(gid)
+        os.setuid(uid)
+
+    def _catch_signals(self) -> None:
+        reader, writer = os.pipe()
+        for end in (reader, writer):
+            os.set_blocking(end, False)
+        self._signals = reader
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
+        self._selector.register(reader, selectors.EVENT_READ, self._on_signals)
+
+    def _start_children(self) -> None:
+        gc.collect()
+        gc.freeze()
+        self._recorder = _Child("recorder", self._fork_recorder)
+        for child in (self._recorder, *self._workers):
+            self._start(child)
+
+    def _wait_until_ready(self) -> None:
+        end = time.monotonic() + START_SECONDS
+        while not all(worker.is_ready for worker in self._workers) and not self._stop:
+            if time.monotonic() > end:
+                self._close()
+                raise StartError(f"the workers did not start within {START_SECONDS:g} s; their errors are above")
+            self._step(0.2)
+
+    def _start(self, child: _Child) -> None:
+        child.started = time.monotonic()
+        child.again_at = 0.0
+        child.pid = child.start()
+
+    def _fork(self, name: str, work: Callable[[], int]) -> int:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid:
+            return pid
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            name_process(name)
+            self._selector.close()
+            self._control.close()
+            code = work()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            exit_process(code)
+        raise AssertionError("unreachable")
+
+    def _fork_worker(self, number: int) -> int:
+        worker = self._workers[number]
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        settings = self._worker_settings(worker, theirs)
+
+        def work() -> int:
+            ours.close()
+            for other in self._workers:
+                if other is not worker:
+                    for sock in (*other.udp, *other.tcp):
+                        sock.close()
+                if other.channel is not None:
+                    other.channel.close()
+            return worker_main(settings)
+
+        pid = self._fork(f"interdict-w{number}", work)
+        theirs.close()
+        worker.channel = ours
+        worker.buffer = b""
+        worker.is_ready = False
+        self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_worker(worker))
+        return pid
+
+    def _worker_settings(self, worker: _Worker, channel: socket.socket) -> WorkerSettings:
+        config, cache, forwarder, tcp = self._config, self._config.cache, self._config.forwarder, self._config.tcp
+        return WorkerSettings(
+            number=worker.number,
+            udp=worker.udp,
+            tcp=worker.tcp,
+            channel=channel,
+            generation=self._generation,
+            cells=self._paths.run / f"cells-{worker.number}",
+            spool=self._paths.spool,
+            spool_limit=max(1 << 20, config.hits.spool_limit // len(self._workers)),
+            upstreams=machine.upstream_addresses(config),
+            sockets=forwarder.sockets,
+            forwarder=ForwarderTerms(forwarder.try_timeout, forwarder.deadline),
+            cache=CacheTerms(
+                cache.size, cache.min_ttl, cache.max_ttl, cache.max_negative_ttl, cache.max_stale,
+                int(cache.stale_answer_ttl),
+            ),
+            ready_answers=cache.ready_answers,
+            stream=StreamTerms(tcp.connections, tcp.per_client, tcp.idle_timeout, tcp.in_flight),
+            forward=tuple(names.from_text(text) for text in config.special_use.forward),
+            node=machine.node_name(config),
+            nsid=machine.nsid(config),
+        )  # fmt: skip
+
+    def _fork_recorder(self) -> int:
+        config, paths = self._config, self._paths
+        settings = recorder.RecorderSettings(
+            node=machine.node_name(config),
+            spool_folder=paths.spool,
+            cells_folder=paths.run,
+            sqlite=paths.sqlite if config.hits.sqlite else None,
+            jsonl=paths.hits if config.hits.json_lines else None,
+            keep_seconds=config.hits.keep,
+            metrics_socket=self._metrics,
+            status=paths.status,
+        )
+
+        def work() -> int:
+            for worker in self._workers:
+                for sock in (*worker.udp, *worker.tcp):
+                    sock.close()
+                if worker.channel is not None:
+                    worker.channel.close()
+            return recorder.main(settings)
+
+        return self._fork("interdict-rec", work)
+
+    # ---- the loop --------------------------------------------------------------------------------------------------
+
+    def _pause(self) -> float:
+        """Seconds until something is due by itself."""
+        now = time.monotonic()
+        due = [child.again_at - now for child in self._children() if child.again_at]
+        if self._reload is not None and self._reload.told_at:
+            due.append(self._reload.told_at + ACK_SECONDS - now)
+        return max(0.0, min([*due, 60.0]))
+
+    def _step(self, pause: float) -> None:
+        for key, _ in self._selector.select(pause):
+            key.data()
+        now = time.monotonic()
+        for child in self._children():
+            if child.again_at and child.again_at <= now:
+                self._restarts += 1
+                self._start(child)
+                self._write_status()
+        if self._reload is not None and self._reload.told_at and self._reload.told_at + ACK_SECONDS <= now:
+            self._finish_reload()
+
+    def _children(self) -> list[_Child]:
+        return [*self._workers, *([self._recorder] if self._recorder is not None else [])]
+
+    def _on_signals(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            for number in os.read(self._signals, 4096):
+                if number in (signal.SIGTERM, signal.SIGINT):
+                    self._stop = True
+                elif number == signal.SIGHUP:
+                    self._begin_reload(None)
+        self._reap()
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for child in self._children():
+                if child.pid == pid:
+                    self._on_death(child, status)
+
+    def _on_death(self, child: _Child, status: int) -> None:
+        child.pid = 0
+        if isinstance(child, _Worker) and child.channel is not None:
+            self._selector.unregister(child.channel)
+            child.channel.close()
+            child.channel = None
+            child.is_ready = False
+        if self._stop:
+            return
+        lived = time.monotonic() - child.started
+        child.deaths = 0 if lived >= STEADY_SECONDS else child.deaths + 1
+        pause = min(FIRST_PAUSE * 2 ** min(child.deaths, 10), LONGEST_PAUSE)
+        child.again_at = time.monotonic() + pause
+        how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
+        _log.error("%s ended after %.1f s with %s; it is started again in %.1f s", child.name, lived, how, pause)
+
+    def _on_worker(self, worker: _Worker) -> None:
+        assert worker.channel is not None
+        try:
+            octets = worker.channel.recv(65536)
+        except (BlockingIOError, ConnectionResetError):
+            return
+        if not octets:
+            self._reap()
+            return
+        *lines, worker.buffer = (worker.buffer + octets).split(b"\n")
+        for line in lines:
+            said = json.loads(line)
+            worker.generation = said["generation"]
+            worker.is_ready = True
+            if "error" in said:
+                _log.error("%s: %s", worker.name, said["error"])
+        reload = self._reload
+        if reload is not None and reload.path is not None and self._all_hold(int(reload.path.stem)):
+            self._finish_reload()
+
+    def _all_hold(self, serial: int) -> bool:
+        return all(worker.generation == serial for worker in self._workers if worker.is_ready)
+
+    # ---- reload ----------------------------------------------------------------------------------------------------
+
+    def _begin_reload(self, asker: socket.socket | None) -> None:
+        """Compile in a process of its own; whoever asks while one is under way gets the outcome of the next."""
+        askers = [asker] if asker is not None else []
+        if self._reload is not None:
+            self._reload_again = (self._reload_again or []) + askers
+            return
+        reader, writer = os.pipe()
+
+        def work() -> int:
+            os.close(reader)
+            with os.fdopen(writer, "wb") as pipe:
+                pipe.write(json.dumps(self._compile_aside()).encode())
+            return 0
+
+        pid = self._fork("interdict-cmp", work)
+        os.close(writer)
+        os.set_blocking(reader, False)
+        self._reload = _Reload(pid, reader, askers=askers)
+        self._selector.register(reader, selectors.EVENT_READ, self._on_compiled)
+
+    def _compile_aside(self) -> dict[str, object]:
+        """What the compiler process does; its outcome is what it says."""
+        try:
+            config = machine.read_config(self._config_path)
+            path = write_policy(config, self._source, self._paths.generations, time.time())
+        except PolicyError as error:
+            return {"problems": [str(problem) for problem in error.problems]}
+        except OSError as error:
+            return {"problems": [f"can not write to {self._paths.generations}: {error.strerror}"]}
+        ours, theirs = self._config.model_dump(mode="json"), config.model_dump(mode="json")
+        fixed = [
+            key for key in ours if key not in ("policy", "groups", "allowed_networks") and ours[key] != theirs[key]
+        ]
+        return {"path": str(path), "needs_restart": fixed}
+
+    def _on_compiled(self) -> None:
+        reload = self._reload
+        assert reload is not None
+        octets = os.read(reload.pipe, 1 << 20)
+        if octets:
+            reload.said += octets
+            return
+        self._selector.unregister(reload.pipe)
+        os.close(reload.pipe)
+        try:
+            said = json.loads(reload.said)
+        except ValueError:
+            said = {"problems": ["the compiler ended without a word; its error is in the log"]}
+        if "problems" in said:
+            for problem in said["problems"]:
+                _log.error("reload: %s", problem)
+            _log.error("reload failed; generation %d stays in force", int(self._generation.stem))
+            self._end_reload({"ok": False, "problems": said["problems"], "generation": int(self._generation.stem)})
+            return
+        for key in said["needs_restart"]:
+            reload.warnings.append(f"`{key}` was changed in the configuration; it takes effect with the next start")
+        reload.path = self._generation = Path(said["path"])
+        reload.told_at = time.monotonic()
+        self._write_status()
+        for worker in self._workers:
+            if worker.channel is not None:
+                with contextlib.suppress(OSError):
+                    worker.channel.send(json.dumps({"generation": str(reload.path)}).encode() + b"\n")
+        if self._all_hold(int(reload.path.stem)):
+            self._finish_reload()
+
+    def _finish_reload(self) -> None:
+        reload = self._reload
+        assert reload is not None and reload.path is not None
+        serial = int(reload.path.stem)
+        behind = [worker.name for worker in self._workers if worker.is_ready and worker.generation != serial]
+        for warning in reload.warnings:
+            _log.warning("reload: %s", warning)
+        if behind:
+            _log.error("reload: %s did not take generation %d", ", ".join(behind), serial)
+        else:
+            _log.info("generation %d is in force", serial)
+        problems = [f"{name} did not take the generation; see the log" for name in behind]
+        self._end_reload({"ok": not behind, "generation": serial, "warnings": reload.warnings, "problems": problems})
+
+    def _end_reload(self, outcome: dict[str, object]) -> None:
+        reload = self._reload
+        assert reload is not None
+        self._reload = None
+        self._last_reload = {"at": time.time(), **outcome}
+        self._write_status()
+        for asker in reload.askers:
+            self._tell(asker, outcome)
+        again, self._reload_again = self._reload_again, None
+        if again is not None:
+            self._begin_reload(None)
+            self._reload.askers = again
+
+    # ---- status ----------------------------------------------------------------------------------------------------
+
+    def _on_asker(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            sock, _ = self._control.accept()
+            sock.setblocking(False)
+            self._askers[sock] = b""
+            self._selector.register(sock, selectors.EVENT_READ, lambda: self._on_asked(sock))
+
+    def _on_asked(self, sock: socket.socket) -> None:
+        try:
+            octets = sock.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            octets = b""
+        self._askers[sock] += octets
+        if octets and b"\n" not in self._askers[sock] and len(self._askers[sock]) < 4096:
+            return
+        self._selector.unregister(sock)
+        try:
+            verb = json.loads(self._askers.pop(sock))["verb"]
+        except (ValueError, KeyError, TypeError):
+            sock.close()
+            return
+        if verb == "status":
+            self._tell(sock, self.status())
+        elif verb == "reload":
+            self._begin_reload(sock)
+        else:
+            self._tell(sock, {"problems": [f"this server knows no verb {verb!r}"]})
+
+    def _tell(self, sock: socket.socket, words: dict[str, object]) -> None:
+        with contextlib.suppress(OSError):
+            sock.settimeout(2.0)
+            sock.sendall(json.dumps(words).encode() + b"\n")
+        sock.close()
+
+    def status(self) -> dict[str, object]:
+        """What runs, for `interdict status`."""
+        policy = self._policy_status()
+        counted = merge(*([self._cells()] * 2))
+        return {
+            **policy,
+            "listen": [format_address(e.host, e.port) for e in self._config.listen],
+            "metrics": None if self._config.metrics.listen is None else str(self._config.metrics.listen),
+            "upstreams": [format_address(u.host, u.port) for u in machine.upstream_addresses(self._config)],
+            "uptime_seconds": round(time.monotonic() - self._started, 1),
+            "config": self._source,
+            "state_dir": str(self._paths.root),
+            "processes": [
+                {"name": c.name, "pid": c.pid, "generation": c.generation if isinstance(c, _Worker) else None}
+                for c in self._children()
+            ],
+            "queries": sum(count for key, count in counted.items() if key[0] == "query"),
+            "hits_spooled": counted.get(("hits_spooled",), 0),
+            "hits_lost": counted.get(("hits_lost",), 0),
+            "cache_entries": counted.get(("=cache_entries",), 0),
+            "last_reload": self._last_reload,
+        }
+
+    def _cells(self) -> list[dict[tuple[str, ...], int]]:
+        found = []
+        for worker in self._workers:
+            with contextlib.suppress(OSError):
+                found.append(cells.read((self._paths.run / f"cells-{worker.number}").read_bytes()))
+        return found
+
+    def _policy_status(self) -> dict[str, object]:
+        generation = open_generation(self._generation)
+        at = time.time()
+        terms = generation.terms
+        orders = [
+            {
+                "id": terms.orders[e.order].id,
+                "title": terms.orders[e.order].title_en,
+                "mode": e.mode.value,
+                "action": e.action.value,
+                "groups": [terms.groups[g].name for g in e.groups],
+                "in_force_from": terms.orders[e.order].effective,
+                "in_force_until": None
+                if terms.orders[e.order].expires == float("inf")
+                else terms.orders[e.order].expires,
+                "in_force": terms.orders[e.order].effective <= at < terms.orders[e.order].expires,
+            }
+            for e in terms.enforcements
+        ]
+        return {
+            "generation": generation.serial,
+            "digest": generation.digest,
+            "loaded_at": generation.compiled_at,
+            "names": generation.names,
+            "orders": orders,
+            "workers": len(self._workers),
+            "restarts": self._restarts,
+            "version": __version__,
+            "hot": "compiled" if is_compiled() else "plain",
+        }
+
+    def _write_status(self) -> None:
+        """Rewrite what the recorder reads."""
+        status = self._policy_status()
+        try:
+            folders = document_folders(self._config)
+            status["lists"] = list_times(read_documents(folders), folders)
+        except (PolicyError, OSError):
+            status["lists"] = {}
+        aside = self._paths.status.with_suffix(".new")
+        with contextlib.suppress(OSError):
+            aside.write_text(json.dumps(status))
+            aside.replace(self._paths.status)
+
+    def _banner(self) -> str:
+        status = self.status()
+        orders = status["orders"]
+        assert isinstance(orders, list)
+        lines = [f"Interdict {__version__} answers on " + ", ".join(map(str, status["listen"])) + " (UDP and TCP)"]  # type: ignore[call-overload]
+        for order in orders:
+            since = time.strftime("%Y-%m-%d", time.gmtime(order["in_force_from"]))
+            state = "in force since" if order["in_force"] else "announced, in force from"
+            groups = ", ".join(order["groups"])
+            lines.append(
+                f"  order      {order['id']} ({order['action']}, {order['mode']}, for {groups}), {state} {since}"
+            )
+        lines.append(
+            f"  policy     generation {status['generation']} ({str(status['digest'])[:12]}), {status['names']} names"
+        )
+        lines.append(f"  upstreams  {', '.join(status['upstreams']) or 'none: allowed names get SERVFAIL'}")  # type: ignore[arg-type]
+        lines.append(f"  hot path   {status['hot']}, {len(self._workers)} workers")
+        lines.append(f"  evidence   {self._paths.hits}")
+        if status["metrics"]:
+            lines.append(f"  metrics    http://{status['metrics']}/metrics")
+        first = self._config.listen[0]
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(first.host, first.host)
+        port = "" if first.port == 53 else f" -p {first.port}"
+        lines.append(f"Try: dig @{host}{port} wechat.com")
+        return "\n".join(lines)
+
+    # ---- stop ------------------------------------------------------------------------------------------------------
+
+    def _close(self) -> None:
+        """Workers first, then the recorder, which stores what they spooled; kill what does not end in time."""
+        self._stop = True
+        for group in (self._workers, [self._recorder] if self._recorder is not None else []):
+            for child in group:
+                child.again_at = 0.0
+                if child.pid:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(child.pid, signal.SIGTERM)
+            end = time.monotonic() + STOP_SECONDS
+            while any(child.pid for child in group) and time.monotonic() < end:
+                for key, _ in self._selector.select(0.1):
+                    if key.fileobj in (self._signals,):
+                        key.data()
+                self._reap()
+            for child in group:
+                if child.pid:
+                    _log.error("%s did not end in time and is killed", child.name)
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(child.pid, signal.SIGKILL)
+        (self._paths.run / control.SOCKET_NAME).unlink(missing_ok=True)
+        self._control.close()
+        self._release()
+
+
+def _lock(paths: StatePaths) -> int:
+    fd = os.open(paths.run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        raise SettingsError(
+            f"another server runs with the state folder {paths.root}; stop it, or set `state_dir` to another folder"
+        ) from None
+    return fd
+
+
+def _raise_file_limit() -> None:
+    """As many open files as the system lets us have: connections and upstream sockets are files."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

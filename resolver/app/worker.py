@@ -1,0 +1,356 @@
+"""One worker: a process that answers. Everything it needs is put together here by hand, and torn down again.
+
+It is forked by the supervisor with its sockets open, maps the generation file it is told to, and speaks with the
+supervisor over one socket: a line of JSON each way (`resolver/app/control.py`).
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import gc
+import json
+import logging
+import mmap
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resolver import __version__
+from resolver.app.machine import UpstreamAddress
+from resolver.engine.cache import Cache, CacheTerms, Entry
+from resolver.engine.forwarder import Forwarder, ForwarderTerms, Upstream
+from resolver.engine.inforce import PolicyInForce
+from resolver.engine.pipeline import Client, Pipeline, Wanted
+from resolver.engine.special import SpecialNames
+from resolver.hot._batch_cy import ViewMemo
+from resolver.observe.cells import Cells
+from resolver.observe.record import sockaddr
+from resolver.observe.spool import Spool
+from resolver.policy.generation import Generation, GenerationError
+from resolver.transport.exchange import UpstreamExchange
+from resolver.transport.stream import StreamServer, StreamTerms
+from resolver.transport.udp import Later, UdpServer
+from resolver.wire.codes import Ede, Rcode
+from resolver.wire.compose import error_answer, write_reply
+from resolver.wire.message import ExtendedError, WireError, read_query
+
+DRAIN_SECONDS = 5.0  # for what is in flight when the worker is told to stop
+GAUGE_SECONDS = 1.0
+MAX_WAITING = 8192  # queries of this worker that wait for an upstream at one time
+
+# Upper bounds of the upstream latency histogram, seconds.
+_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+_log = logging.getLogger("interdict.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What the supervisor tells a worker.
+
+    Attributes:
+        number: Counts from 0; a worker that is started again keeps its number, and so its counters.
+        udp: Bound sockets.
+        tcp: Listening sockets.
+        channel: To the supervisor.
+        generation: The file to put in force.
+        cells: The file of shared counters.
+        spool: The folder hits go to.
+        spool_limit: Octets of this worker's share.
+        upstreams: Where to forward.
+        sockets: UDP sockets per upstream.
+        forwarder: Limits of forwarding.
+        cache: Terms of the cache.
+        ready_answers: The hot memo's size.
+        stream: Limits of TCP.
+        forward: Special-use names that are forwarded nevertheless, wire form.
+        node: This node's name.
+        nsid: What NSID says.
+    """
+
+    number: int
+    udp: tuple[socket.socket, ...]
+    tcp: tuple[socket.socket, ...]
+    channel: socket.socket
+    generation: Path
+    cells: Path
+    spool: Path
+    spool_limit: int
+    upstreams: tuple[UpstreamAddress, ...]
+    sockets: int
+    forwarder: ForwarderTerms
+    cache: CacheTerms
+    ready_answers: int
+    stream: StreamTerms
+    forward: tuple[bytes, ...]
+    node: str
+    nsid: bytes
+
+
+class SystemClock:
+    """The real clocks."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return time.monotonic()
+
+    def at(self) -> float:
+        """Unix seconds."""
+        return time.time()
+
+
+def name_process(name: str) -> None:
+    """Give the process a name for `ps` and `top`, and let it end with its parent."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+def open_generation(path: Path) -> Generation:
+    """Map a generation file; all who map it share one copy in memory.
+
+    Raises:
+        OSError: It can not be opened.
+        GenerationError: It is not a generation.
+    """
+    with path.open("rb") as file:
+        octets = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    return Generation(memoryview(octets))
+
+
+def map_cells(path: Path) -> Cells:
+    """Map a file of shared counters, made if need be."""
+    octets = Cells.octets()
+    with path.open("a+b") as file:
+        if file.seek(0, os.SEEK_END) != octets:
+            file.truncate(0)
+            file.truncate(octets)
+        return Cells(mmap.mmap(file.fileno(), octets))
+
+
+def main(settings: WorkerSettings) -> int:
+    """Answer until told to stop. The process was just forked; the return value is its exit code."""
+    name_process(f"interdict-w{settings.number}")
+    gc.freeze()  # what the supervisor had in memory stays shared instead of being copied by the collector's bookkeeping
+    try:
+        import uvloop
+
+        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    except ModuleNotFoundError:
+        loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    with contextlib.closing(loop):
+        return loop.run_until_complete(Worker(settings, loop).run())
+
+
+class Worker:
+    """The house in one process: it is the `Answerer` of its transports."""
+
+    def __init__(self, settings: WorkerSettings, loop: asyncio.AbstractEventLoop) -> None:
+        self._settings = settings
+        self._loop = loop
+        self._clock = SystemClock()
+        self._cells = map_cells(settings.cells)
+        self._spool = Spool(settings.spool, settings.number, settings.spool_limit)
+        self._spooled_cell = self._cells.index("hits_spooled")
+        self._lost_cell = self._cells.index("hits_lost")
+        self._told = (0, 0)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._waiting = 0
+        self._stopping = asyncio.Event()
+        self._upstream_cells: dict[tuple[str, ...], int] = {}
+        at = self._clock.at()
+        self._policy = PolicyInForce(open_generation(settings.generation), at, settings.ready_answers)
+        self._loaded_at = at
+        self._exchanges = [UpstreamExchange(loop, u.host, u.port, settings.sockets) for u in settings.upstreams]
+        upstreams = [
+            Upstream(exchange, u.trust_ad) for exchange, u in zip(self._exchanges, settings.upstreams, strict=True)
+        ]
+        self._cache = Cache(settings.cache)
+        self._forwarder = Forwarder(upstreams, self._cache, settings.forwarder, self._clock, self, self._spawn_fetch)
+        self._pipeline = Pipeline(
+            policy=self._policy,
+            special=SpecialNames(settings.forward, settings.node, f"Interdict {__version__}"),
+            cache=self._cache,
+            forwarder=self._forwarder,
+            cells=self._cells,
+            spool=self.spool,
+            clock=self._clock,
+            nsid=settings.nsid,
+        )
+        self._udp = [UdpServer(sock, self._cells.counts, self) for sock in settings.udp]
+        self._stream = StreamServer(loop, self, settings.stream, sockaddr, self._clock.now)
+
+    async def run(self) -> int:
+        """Open the windows, serve, drain, close."""
+        loop = self._loop
+        loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
+        loop.add_signal_handler(signal.SIGINT, lambda: None)  # keys reach the whole group; the supervisor decides
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+        for exchange in self._exchanges:
+            self.upstream_up(exchange.name, True)
+        for sock, server in zip(self._settings.udp, self._udp, strict=True):
+            loop.add_reader(sock.fileno(), server.on_readable)
+        for sock in self._settings.tcp:
+            await self._stream.listen(sock)
+        channel = self._spawn(self._obey())
+        gauges = self._spawn(self._gauge())
+        await self._stopping.wait()
+        for sock in self._settings.udp:
+            loop.remove_reader(sock.fileno())
+        for server in self._udp:
+            server.on_readable()  # what had arrived before is still answered
+        await self._stream.close(DRAIN_SECONDS)
+        gauges.cancel()
+        channel.cancel()
+        end = self._clock.now() + DRAIN_SECONDS
+        while self._waiting and self._clock.now() < end:
+            await asyncio.sleep(0.02)
+        for task in list(self._tasks):
+            task.cancel()
+        for exchange in self._exchanges:
+            exchange.close()
+        self._spool.close(self._clock.at())
+        return 0
+
+    # ---- what the transports ask -----------------------------------------------------------------------------------
+
+    def batch(self) -> tuple[dict[bytes, ViewMemo], float, float]:
+        """The memos and the time; an order whose moment has come begins here, before the batch is answered."""
+        at = time.time()
+        self._policy.turn(at)
+        return self._policy.sources, time.monotonic(), at
+
+    def hits(self, records: bytes, count: int, at: float) -> None:
+        """Spool a batch's hits."""
+        self.spool(records, count, at)
+
+    def spool(self, records: bytes, count: int, at: float) -> None:
+        """Append to the spool and keep the counters of it."""
+        spool = self._spool
+        spool.append(records, count, at)
+        counts = self._cells.counts
+        spooled, lost = self._told
+        counts[self._spooled_cell] += spool.spooled - spooled
+        counts[self._lost_cell] += spool.lost - lost
+        self._told = spool.spooled, spool.lost
+
+    def answer(self, packet: bytes, address: bytes, peer: bytes, transport: str, later: Later) -> bytes | None:
+        """Walk the path; no error of ours leaves here as an exception."""
+        try:
+            outcome = self._pipeline.begin(packet, Client(address, peer, transport))
+        except Exception:
+            _log.exception("a query could not be answered")
+            outcome = _last_resort(packet, transport)
+        if isinstance(outcome, bytes):
+            return outcome
+        if outcome is None:
+            later(None)
+        elif self._waiting >= MAX_WAITING:
+            later(_last_resort(packet, transport))
+        else:
+            self._waiting += 1
+            self._spawn(self._finish(outcome, later))
+        return None
+
+    async def _finish(self, wanted: Wanted, later: Later) -> None:
+        reply: bytes | None = None
+        try:
+            reply = await self._pipeline.finish(wanted)
+        except asyncio.CancelledError:
+            reply = _last_resort(wanted.packet, wanted.client.transport)
+            raise
+        except Exception:
+            _log.exception("a query could not be answered")
+            reply = _last_resort(wanted.packet, wanted.client.transport)
+        finally:
+            self._waiting -= 1
+            later(reply)
+
+    # ---- what the forwarder reports --------------------------------------------------------------------------------
+
+    def upstream(self, name: str, outcome: str, seconds: float | None) -> None:
+        """Count one exchange with an upstream."""
+        counts, index = self._cells.counts, self._cells.index
+        counts[index("upstream", name, outcome)] += 1
+        if seconds is not None:
+            bound = next((str(b) for b in _BUCKETS if seconds <= b), "+Inf")
+            counts[index("upstream_seconds_bucket", name, bound)] += 1
+            counts[index("upstream_seconds_sum_us", name)] += int(seconds * 1e6)
+
+    def upstream_up(self, name: str, up: bool) -> None:
+        """Note whether an upstream is in use."""
+        self._cells.counts[self._cells.index("=upstream_up", name)] = int(up)
+
+    # ---- tasks -----------------------------------------------------------------------------------------------------
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _spawn_fetch(self, work: Coroutine[None, None, Entry]) -> asyncio.Task[Entry]:
+        return self._spawn(work)
+
+    async def _gauge(self) -> None:
+        cells = self._cells
+        cells.counts[cells.index("=generation_loaded_at")] = int(self._loaded_at)
+        while True:
+            counts = cells.counts
+            counts[cells.index("=cache_octets")] = self._cache.octets
+            counts[cells.index("=cache_entries")] = len(self._cache)
+            counts[cells.index("=tcp_connections")] = len(self._stream)
+            counts[cells.index("=generation")] = self._policy.generation.serial
+            await asyncio.sleep(GAUGE_SECONDS)
+
+    # ---- the supervisor's word -------------------------------------------------------------------------------------
+
+    async def _obey(self) -> None:
+        """Say that we are ready, and do what the supervisor says; when it is gone, stop."""
+        channel = self._settings.channel
+        channel.setblocking(False)
+        reader, writer = await asyncio.open_unix_connection(sock=channel)
+        _say(writer, {"ready": True, "generation": self._policy.generation.serial})
+        while line := await reader.readline():
+            _say(writer, self._put_in_force(Path(json.loads(line)["generation"])))
+        self._stopping.set()
+
+    def _put_in_force(self, path: Path) -> dict[str, object]:
+        try:
+            generation = open_generation(path)
+        except (OSError, GenerationError) as error:
+            return {"error": f"{path.name}: {error}", "generation": self._policy.generation.serial}
+        at = self._clock.at()
+        self._policy.swap(generation, at)
+        self._cells.counts[self._cells.index("=generation_loaded_at")] = int(at)
+        self._cells.counts[self._cells.index("=generation")] = generation.serial
+        return {"generation": generation.serial}
+
+
+def _say(writer: asyncio.StreamWriter, words: dict[str, object]) -> None:
+    writer.write(json.dumps(words).encode() + b"\n")
+
+
+def _last_resort(packet: bytes, transport: str) -> bytes | None:
+    """SERVFAIL for a query that something else went wrong with; silence for what is no query."""
+    try:
+        query = read_query(packet)
+    except WireError:
+        return None
+    answer = error_answer(Rcode.SERVFAIL, ExtendedError(Ede.OTHER, "internal error"))
+    return write_reply(query, answer, over_udp=transport == "udp")
+
+
+def exit_process(code: int) -> None:
+    """End a forked process without running what belongs to its parent."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,472 @@
+"""`interdict.yaml`: how one node is set up. The empty file is the default configuration.
+
+Pure: text in, `Config` out. What depends on the machine (its name, its CPUs, its resolv.conf) stays `auto` or `system`
+here and is found out by `app`. Durations are seconds (float), sizes octets (int), whatever unit the file uses.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, StrictBool, StrictInt
+from pydantic_core import CoreSchema, core_schema
+
+from resolver.policy import documents, source
+from resolver.policy.documents import Action, Identifier, Mode
+from resolver.policy.source import Document, KeyPath, Written, did_you_mean, items, shown, value
+
+Network = IPv4Network | IPv6Network
+
+ConfigError = source.PolicyError
+"""What `read` raises: configuration and policy documents are read, and told about, by the same machinery."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An address and a port to listen on."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+# ---- how values are written -----------------------------------------------------------------------------------------
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_OCTETS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
+_SIZE = re.compile(r"([0-9]{1,9})(B|KiB|MiB|GiB)")
+_ENDPOINT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})")
+_GROUP = re.compile(r"[a-z0-9-]{1,32}")
+
+
+def parse_duration(written: object) -> float:
+    """Seconds of a duration such as 500ms, 30s, 5m, 1h, 1d.
+
+    Raises:
+        ValueError: Anything else.
+    """
+    if isinstance(written, str) and (found := _DURATION.fullmatch(written)):
+        return int(found[1]) * _SECONDS[found[2]]
+    raise ValueError(
+        f"{shown(written)} is not a duration; write a whole number and a unit, such as 500ms, 30s, 5m, 1h or 1d"
+    )
+
+
+def parse_size(written: object) -> int:
+    """Octets of a size such as 256KiB, 64MiB, 1GiB.
+
+    Raises:
+        ValueError: Anything else.
+    """
+    if isinstance(written, str) and (found := _SIZE.fullmatch(written)):
+        return int(found[1]) * _OCTETS[found[2]]
+    raise ValueError(f"{shown(written)} is not a size; write a whole number and a unit, such as 256KiB, 64MiB or 1GiB")
+
+
+def parse_endpoint(written: object) -> Endpoint:
+    """An address and port such as 127.0.0.1:53 or [::1]:53.
+
+    Raises:
+        ValueError: Anything else.
+    """
+    if isinstance(written, str) and (found := _ENDPOINT.fullmatch(written)):
+        try:
+            address = ip_address(found[1] or found[2])
+        except ValueError as error:
+            raise ValueError(f"{shown(written)}: {error}; write an address and a port, such as 127.0.0.1:53") from None
+        if not 1 <= int(found[3]) <= 65535:
+            raise ValueError(f"{shown(written)} has a port outside 1 to 65535; write for example {address}:53")
+        return Endpoint(str(address), int(found[3]))
+    raise ValueError(f'{shown(written)} is not an address with a port; write "127.0.0.1:53" or "[::1]:53", in quotes')
+
+
+def parse_network(written: object) -> Network:
+    """A network such as 192.0.2.0/24 or 2001:db8::/32, or a single address.
+
+    Raises:
+        ValueError: Anything else; an address with bits set below the prefix too, with the network to write instead.
+    """
+    if isinstance(written, str):
+        try:
+            return ip_network(written)
+        except ValueError:
+            pass
+        try:
+            masked = ip_network(written, strict=False)
+        except ValueError:
+            pass
+        else:
+            raise ValueError(f'{shown(written)} has bits set after the prefix; write "{masked}", or the address alone')
+    raise ValueError(f'{shown(written)} is not a network; write "192.0.2.0/24" or "2001:db8::/32", in quotes')
+
+
+def _parse_ipv4(written: object) -> IPv4Address:
+    return IPv4Address(_parse_address(written, 4, "192.0.2.1"))
+
+
+def _parse_ipv6(written: object) -> IPv6Address:
+    return IPv6Address(_parse_address(written, 6, "2001:db8::1"))
+
+
+def _parse_any_address(written: object) -> str:
+    return _parse_address(written, None, "192.0.2.53")
+
+
+def _parse_address(written: object, version: int | None, example: str) -> str:
+    try:
+        address = ip_address(written) if isinstance(written, str) else None
+    except ValueError:
+        address = None
+    if address is None or version not in (None, address.version):
+        kind = f"an IPv{version} address" if version else "an IP address"
+        raise ValueError(f'{shown(written)} is not {kind}; write for example "{example}"')
+    return str(address)
+
+
+def _parse_group(written: object) -> str:
+    if isinstance(written, str) and _GROUP.fullmatch(written):
+        return written
+    raise ValueError(f"{shown(written)} is not a group name; write 1 to 32 lower-case letters, digits and hyphens")
+
+
+def _parse_workers(written: object) -> int | Literal["auto"]:
+    if written == "auto":
+        return "auto"
+    if isinstance(written, int) and not isinstance(written, bool) and 1 <= written <= 64:
+        return written
+    raise ValueError(f"{shown(written)} is not a number of workers; write a whole number from 1 to 64, or auto")
+
+
+def _parse_text(written: object) -> str:
+    if isinstance(written, str) and 1 <= len(written.encode("utf-8", "replace")) <= 255 and written.isprintable():
+        return written
+    raise ValueError(f"{shown(written)} is not a short text; write 1 to 255 characters on one line, in quotes")
+
+
+def _duration(at_least: str, at_most: str) -> Written:
+    return _bounded(parse_duration, at_least, at_most, _DURATION)
+
+
+def _size(at_least: str, at_most: str) -> Written:
+    return _bounded(parse_size, at_least, at_most, _SIZE)
+
+
+def _bounded(parse: Callable[[object], float], at_least: str, at_most: str, pattern: re.Pattern[str]) -> Written:
+    def parse_within(written: object) -> float:
+        found = parse(written)
+        if not parse(at_least) <= found <= parse(at_most):
+            raise ValueError(f"{shown(written)} is out of range; write {at_least} to {at_most}")
+        return found
+
+    return Written(parse_within, {"type": "string", "pattern": f"^{pattern.pattern}$"})
+
+
+@dataclass(frozen=True, slots=True)
+class _OrWord:
+    """Annotates a list that may also be written as one word."""
+
+    word: str
+
+    def __get_pydantic_core_schema__(self, source_type: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def parse(written: object, parse_list: core_schema.ValidatorFunctionWrapHandler) -> object:
+            if isinstance(written, str):
+                if written != self.word:
+                    raise ValueError(f"{shown(written)} is unknown here; write {self.word}, or a list")
+                return written
+            return parse_list(written)
+
+        return core_schema.no_info_wrap_validator_function(parse, handler.generate_schema(get_args(source_type)[0]))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, object]:
+        return {"anyOf": [{"const": self.word}, handler(schema)]}
+
+
+GroupName = Annotated[str, Written(_parse_group, {"type": "string", "pattern": f"^{_GROUP.pattern}$"})]
+Listener = Annotated[Endpoint, Written(parse_endpoint, {"type": "string"})]
+AnyNetwork = Annotated[Network, Written(parse_network, {"type": "string"})]
+Ipv4 = Annotated[IPv4Address, Written(_parse_ipv4, {"type": "string", "format": "ipv4"})]
+Ipv6 = Annotated[IPv6Address, Written(_parse_ipv6, {"type": "string", "format": "ipv6"})]
+Address = Annotated[str, Written(_parse_any_address, {"type": "string"})]
+ShortText = Annotated[str, Written(_parse_text, {"type": "string", "minLength": 1, "maxLength": 255})]
+Zone = Annotated[str, Written(documents.parse_zone, {"type": "string"})]
+Workers = Annotated[
+    int | Literal["auto"],
+    Written(_parse_workers, {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 64}]}),
+]
+
+
+def _option(default: object, description: str, **limits: Any) -> Any:
+    """A key that may be left out. `default` is written as the file would, so that schema and messages show it so."""
+    return Field(default=default, validate_default=True, description=description, examples=[default], **limits)
+
+
+# ---- the sections ---------------------------------------------------------------------------------------------------
+
+
+class Upstream(Document):
+    """A resolver to forward to."""
+
+    address: Address = Field(description="Its IP address.", examples=["192.0.2.53"])
+    port: StrictInt = _option(53, "Its port.", ge=1, le=65535)
+    trust_ad: StrictBool | None = _option(
+        None, "Whether its AD bit is passed on; by default only where the upstream is on this machine."
+    )
+
+
+AtLeastOneUpstream = Annotated[tuple[Upstream, ...], Field(min_length=1)]
+
+
+class Forwarder(Document):
+    """How upstreams are asked."""
+
+    try_timeout: Annotated[float, _duration("10ms", "30s")] = _option("800ms", "How long one try may take.")
+    deadline: Annotated[float, _duration("100ms", "60s")] = _option("4s", "How long all tries for a query may take.")
+    sockets: StrictInt = _option(16, "UDP sockets a worker asks through; more ports are harder to guess.", ge=1, le=256)
+
+
+class Group(Document):
+    """A set of devices: those in some networks. The longest prefix over all groups decides."""
+
+    name: GroupName = Field(description="What orders call it.", examples=["phones"])
+    networks: tuple[AnyNetwork, ...] = Field(min_length=1, description="Its networks.", examples=[["192.0.2.0/24"]])
+
+
+class AppliedOrder(Document):
+    """An order put into force for groups."""
+
+    order: Identifier = Field(description="The order's id.", examples=["ca-tbs-2023-10-30"])
+    groups: tuple[GroupName, ...] = Field(min_length=1, description="For whom.", examples=[["everyone"]])
+    mode: Mode = _option("enforce", "enforce, or observe: only log what would have been withheld.")
+    action: Action = _option("nxdomain", "What clients get in place of the answer.")
+
+
+class Sinkhole(Document):
+    """The addresses answered where an order's action is sinkhole; usually of the notice page."""
+
+    ipv4: tuple[Ipv4, ...] = _option([], "For A.")
+    ipv6: tuple[Ipv6, ...] = _option([], "For AAAA.")
+
+
+class Policy(Document):
+    """What is withheld, from whom."""
+
+    documents: tuple[ShortText, ...] = _option(
+        ["shipped"],
+        "Folders with apps/ and orders/; shipped is the catalogue that came with the product.",
+        min_length=1,
+    )
+    orders: tuple[AppliedOrder, ...] = _option(
+        [
+            {"order": "ca-tbs-2023-02-28", "groups": ["everyone"]},
+            {"order": "ca-tbs-2023-10-30", "groups": ["everyone"]},
+        ],
+        "Which orders are in force for which groups.",
+    )
+    block_ttl: Annotated[float, _duration("0s", "1d")] = _option("30s", "TTL of what policy answers.")
+    sinkhole: Sinkhole = Field(default_factory=Sinkhole, description="Addresses for the action sinkhole.")
+
+
+class Cache(Document):
+    """Answers kept by a worker."""
+
+    size: Annotated[int, _size("1MiB", "64GiB")] = _option("64MiB", "Memory for answers.")
+    min_ttl: Annotated[float, _duration("0s", "1h")] = _option("0s", "Answers are kept at least so long.")
+    max_ttl: Annotated[float, _duration("1s", "7d")] = _option("1d", "Answers are kept at most so long.")
+    max_negative_ttl: Annotated[float, _duration("0s", "1d")] = _option(
+        "1h", "NXDOMAIN and NODATA are kept at most so long (RFC 2308 §5)."
+    )
+    max_stale: Annotated[float, _duration("0s", "7d")] = _option(
+        "1d", "Expired answers may be used so long while upstreams fail (RFC 8767 §5); 0s switches it off."
+    )
+    stale_answer_ttl: Annotated[float, _duration("1s", "1h")] = _option("30s", "TTL of such answers (RFC 8767 §5).")
+    ready_answers: StrictInt = _option(
+        131072, "Replies kept ready as packets for repeated questions.", ge=0, le=1 << 22
+    )
+
+
+class Tcp(Document):
+    """Limits on TCP."""
+
+    connections: StrictInt = _option(1024, "Open connections a worker.", ge=1, le=1 << 20)
+    per_client: StrictInt = _option(256, "Open connections from one address; 0 for no limit.", ge=0, le=1 << 20)
+    idle_timeout: Annotated[float, _duration("100ms", "1h")] = _option("10s", "A silent connection is closed after it.")
+    in_flight: StrictInt = _option(256, "Unanswered queries on one connection.", ge=1, le=65535)
+
+
+class Hits(Document):
+    """Where hits go."""
+
+    spool_limit: Annotated[int, _size("1MiB", "1024GiB")] = _option("256MiB", "Room for hits that are not stored yet.")
+    sqlite: StrictBool = _option(True, "Store hits in a SQLite database.")
+    json_lines: StrictBool = _option(True, "Write hits to JSON Lines files.")
+    keep: Annotated[float, _duration("1d", "36500d")] = _option("400d", "How long stored hits are kept.")
+
+
+class Metrics(Document):
+    """Prometheus."""
+
+    listen: Listener | None = _option("127.0.0.1:9530", "Where /metrics is served; null for nowhere.")
+
+
+class SpecialUse(Document):
+    """Names that are answered here and not forwarded (RFC 6761, RFC 6303)."""
+
+    forward: tuple[Zone, ...] = _option([], "Special-use names that are forwarded nevertheless.")
+
+
+class Config(Document):
+    """A node's configuration."""
+
+    node: ShortText = _option("auto", "What the node calls itself in hits and metrics; auto is the host's name.")
+    nsid: ShortText = _option("auto", "Answer to NSID (RFC 5001 §2.1); auto is the node's name.")
+    listen: tuple[Listener, ...] = _option(
+        ["127.0.0.1:5300", "[::1]:5300"], "Where queries are taken, UDP and TCP.", min_length=1
+    )
+    allowed_networks: tuple[AnyNetwork, ...] = _option(
+        [
+            *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"),
+            *("::1/128", "fc00::/7", "fe80::/10"),
+        ],
+        "Who may ask; others are refused.",
+    )
+    workers: Workers = _option("auto", "Processes that answer; auto is one a CPU.")
+    user: ShortText | None = _option(None, "Account to change to once sockets are open; null to stay.")
+    state_dir: ShortText = _option("auto", "Folder for spool and stores; auto follows the service manager.")
+    upstreams: Annotated[AtLeastOneUpstream | Literal["system"], _OrWord("system")] = _option(
+        "system", "Resolvers to forward to; system takes those of resolv.conf."
+    )
+    forwarder: Forwarder = Field(default_factory=Forwarder, description="How upstreams are asked.")
+    groups: tuple[Group, ...] = _option(
+        [{"name": "everyone", "networks": ["0.0.0.0/0", "::/0"]}], "Sets of devices.", min_length=1
+    )
+    policy: Policy = Field(default_factory=Policy, description="What is withheld, from whom.")
+    cache: Cache = Field(default_factory=Cache, description="Answers kept by a worker.")
+    tcp: Tcp = Field(default_factory=Tcp, description="Limits on TCP.")
+    hits: Hits = Field(default_factory=Hits, description="Where hits go.")
+    metrics: Metrics = Field(default_factory=Metrics, description="Prometheus.")
+    special_use: SpecialUse = Field(default_factory=SpecialUse, description="Names that are answered here.")
+
+    @classmethod
+    def cross_check(cls, written: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
+        """What one part says about another: groups, networks, sinkhole addresses, limits."""
+        yield from _repeated_listeners(items(written, "listen"))
+        groups = _list(_written(cls, written, "groups"))
+        yield from _repeated_groups(groups)
+        yield from _misapplied_orders(
+            value(written, "policy"), {value(group, "name") for group in groups if _named(group)}
+        )
+        for section, model, lower, upper in (
+            ("cache", Cache, "min_ttl", "max_ttl"),
+            ("forwarder", Forwarder, "try_timeout", "deadline"),
+        ):
+            chosen = value(written, section)
+            low, high = _written(model, chosen, lower), _written(model, chosen, upper)
+            with suppress(ValueError):
+                if parse_duration(low) > parse_duration(high):
+                    yield (section, lower), f"{lower} {shown(low)} is over {upper} {shown(high)}; write at most {high}"
+
+
+def _written(model: type[Document], section: object, key: str) -> object:
+    """What a section says under a key, or the default where it does not."""
+    if isinstance(section, dict) and key in section:
+        return section[key]
+    return model.model_fields[key].default
+
+
+def _list(written: object) -> list[object]:
+    return written if isinstance(written, list) else []
+
+
+def _named(group: object) -> bool:
+    return isinstance(value(group, "name"), str)
+
+
+def _repeated_listeners(listeners: list[object]) -> Iterator[tuple[KeyPath, str]]:
+    seen: set[Endpoint] = set()
+    for i, written in enumerate(listeners):
+        with suppress(ValueError):
+            endpoint = parse_endpoint(written)
+            if endpoint in seen:
+                yield ("listen", i), f"{endpoint} is listed twice; delete this one"
+            seen.add(endpoint)
+
+
+def _repeated_groups(groups: list[object]) -> Iterator[tuple[KeyPath, str]]:
+    names: set[object] = set()
+    owners: dict[Network, object] = {}
+    for i, group in enumerate(groups):
+        name = value(group, "name")
+        if isinstance(name, str) and name in names:
+            yield ("groups", i, "name"), f"a group {shown(name)} was described before; merge the two, or rename one"
+        names.add(name if isinstance(name, str) else None)
+        for j, written in enumerate(items(group, "networks")):
+            with suppress(ValueError):
+                network = parse_network(written)
+                if network in owners:
+                    place = ("groups", i, "networks", j)
+                    yield place, f"{network} is in group {shown(owners[network])} already; keep it in one place"
+                owners.setdefault(network, name)
+
+
+def _misapplied_orders(policy: object, groups: set[object]) -> Iterator[tuple[KeyPath, str]]:
+    are_written = isinstance(policy, dict) and "orders" in policy
+    has_sinkhole = any(items(value(policy, "sinkhole"), family) for family in ("ipv4", "ipv6"))
+    seen: set[tuple[object, str]] = set()
+    for i, applied in enumerate(_list(_written(Policy, policy, "orders"))):
+        order = value(applied, "order")
+        for j, group in enumerate(items(applied, "groups")):
+            if not isinstance(group, str):
+                continue
+            place: KeyPath = ("policy", "orders", i, "groups", j)
+            if group not in groups and are_written:
+                yield place, f"no group is called {shown(group)}{did_you_mean(group, map(str, groups))}"
+            elif group not in groups:
+                mend = f"write policy.orders for your groups, or add a group {shown(group)}"
+                yield (
+                    ("groups",),
+                    f"order {order} is in force for group {shown(group)} by default, which is missing; {mend}",
+                )
+            if isinstance(order, str) and (order, group) in seen:
+                yield place, f"order {order} is in force for group {shown(group)} already; keep one of the two"
+            seen.add((order if isinstance(order, str) else None, group))
+        if value(applied, "action") == Action.SINKHOLE.value and not has_sinkhole:
+            mend = "write policy.sinkhole.ipv4 or ipv6, such as sinkhole: {ipv4: [192.0.2.80]}"
+            yield ("policy", "orders", i, "action"), f"sinkhole needs an address to answer; {mend}"
+
+
+# ---- reading and describing -----------------------------------------------------------------------------------------
+
+
+def read(text: str | bytes, source_name: str) -> Config:
+    """Read a configuration.
+
+    Args:
+        source_name: What to call the text in messages, usually the file's path.
+
+    Raises:
+        ConfigError: With every problem.
+    """
+    return source.read(text, source_name, Config)
+
+
+KINDS: Mapping[str, type[Document]] = {"app": documents.App, "order": documents.Order, "config": Config}
+"""Every kind of YAML document the product reads, by the name of its schema."""
+
+
+def json_schema(kind: str) -> dict[str, Any]:
+    """JSON Schema of a document kind, `app`, `order` or `config`, for editors.
+
+    Raises:
+        KeyError: No such kind.
+    """
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **KINDS[kind].model_json_schema(),
+        "title": f"Interdict {kind}",
+    }

@@ -1,0 +1,243 @@
+"""Questions that the cache can not answer, put to the upstreams.
+
+One question is asked once, however many clients wait for it. Upstreams are tried best first: those that answer, by their
+smoothed round-trip time; one that failed three times in a row rests for a while that doubles with each further failure,
+and is tried again with a client's question once it has rested (or sooner, when nobody else is left).
+A reply counts only if it passes every check of RFC 5452 §9; one that does not is ignored, and the wait goes on.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+from resolver.engine.cache import Cache, Entry, cache_key, is_failure
+from resolver.wire.codes import Ede, Rcode
+from resolver.wire.compose import UDP_OCTETS
+from resolver.wire.message import Answer, ExtendedError, Reply, WireError, read_reply, write_query
+
+T = TypeVar("T")
+
+FAILURES_TO_REST = 3
+FIRST_REST = 1.0  # seconds
+LONGEST_REST = 30.0
+
+
+class UpstreamError(Exception):
+    """Nobody answered; the message says for which reason each one failed."""
+
+
+class Clock(Protocol):
+    """Where the engine gets its time from: the roof's real clocks, or a test's."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        ...
+
+    def at(self) -> float:
+        """Unix seconds."""
+        ...
+
+
+class Exchange(Protocol):
+    """One upstream, as a transport reaches it."""
+
+    @property
+    def name(self) -> str:
+        """Address and port, for logs and metrics."""
+        ...
+
+    async def over_udp(self, query: bytes, accept: Callable[[bytes, bytes], T], wait: float) -> T:
+        """Send a query under a fresh id and return what `accept(reply, query as sent)` makes of the first good reply.
+
+        Raises:
+            UpstreamError-like OSError or TimeoutError: No good reply within `wait` seconds.
+        """
+        ...
+
+    async def over_tcp(self, query: bytes, accept: Callable[[bytes, bytes], T], wait: float) -> T:
+        """The same over TCP."""
+        ...
+
+
+class Counters(Protocol):
+    """Where the forwarder reports what happened with an upstream."""
+
+    def upstream(self, name: str, outcome: str, seconds: float | None) -> None:
+        """Count one exchange; `seconds` where a reply came."""
+        ...
+
+    def upstream_up(self, name: str, up: bool) -> None:
+        """Note whether an upstream is in use or at rest."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ForwarderTerms:
+    """Limits of forwarding; seconds, but for `pending`, which counts questions."""
+
+    try_timeout: float = 0.8
+    deadline: float = 4.0
+    pending: int = 4096
+
+
+class Upstream:
+    """What is known of one upstream's health."""
+
+    __slots__ = ("edns", "exchange", "failures", "rest_until", "rtt", "trust_ad")
+
+    def __init__(self, exchange: Exchange, trust_ad: bool) -> None:
+        """Start out healthy.
+
+        Args:
+            exchange: How to reach it.
+            trust_ad: Whether its AD bit may be passed on: only over a path that nobody else can write to (RFC 6840 §5.8).
+        """
+        self.exchange = exchange
+        self.trust_ad = trust_ad
+        self.rtt = 0.0  # seconds, smoothed; 0 until measured, so that each upstream is tried once
+        self.failures = 0
+        self.rest_until = 0.0
+        self.edns = True
+
+    def succeeded(self, seconds: float) -> None:
+        """Take in a good reply."""
+        self.rtt = seconds if not self.rtt else 0.8 * self.rtt + 0.2 * seconds
+        self.failures = 0
+        self.rest_until = 0.0
+
+    def failed(self, now: float) -> None:
+        """Take in a missing or useless reply."""
+        self.failures += 1
+        if self.failures >= FAILURES_TO_REST:
+            rest = min(FIRST_REST * 2 ** (self.failures - FAILURES_TO_REST), LONGEST_REST)
+            self.rest_until = now + rest
+
+
+class Forwarder:
+    """The upstreams, the questions under way, and the cache that the answers go into."""
+
+    def __init__(
+        self,
+        upstreams: list[Upstream],
+        cache: Cache,
+        terms: ForwarderTerms,
+        clock: Clock,
+        counters: Counters,
+        spawn: Callable[[Coroutine[None, None, Entry]], "asyncio.Task[Entry]"],
+    ) -> None:
+        """Wire up.
+
+        Args:
+            upstreams: In the order of the configuration; none is allowed, and every question then fails.
+            cache: Where answers are kept.
+            terms: Limits.
+            clock: For round-trip times and rests.
+            counters: For metrics.
+            spawn: Starts a task whose life the roof looks after.
+        """
+        self.upstreams = upstreams
+        self._cache = cache
+        self._terms = terms
+        self._clock = clock
+        self._counters = counters
+        self._spawn = spawn
+        self._under_way: dict[bytes, asyncio.Task[Entry]] = {}
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def fetch(self, qname: bytes, qtype: int, *, do: bool, cd: bool) -> "asyncio.Task[Entry] | None":
+        """The task that fetches an answer and caches it, shared by all who ask; None where too many are under way.
+
+        The task raises UpstreamError where nobody could answer; the failure is then remembered in the cache.
+        """
+        key = cache_key(qname, qtype, do=do, cd=cd)
+        task = self._under_way.get(key)
+        if task is None:
+            if len(self._under_way) >= self._terms.pending:
+                return None
+            task = self._spawn(self._fetch(key, qname, qtype, do, cd))
+            self._under_way[key] = task
+            task.add_done_callback(lambda done: self._settle(key, done))
+        return task
+
+    def _settle(self, key: bytes, task: "asyncio.Task[Entry]") -> None:
+        del self._under_way[key]
+        if not task.cancelled():
+            task.exception()  # marks it as seen: with a stale answer given meanwhile, nobody may be waiting any more
+
+    async def _fetch(self, key: bytes, qname: bytes, qtype: int, do: bool, cd: bool) -> Entry:
+        try:
+            answer = await self._resolve(qname, qtype, do, cd)
+        except UpstreamError as error:
+            code = Ede.NO_REACHABLE_AUTHORITY if self.upstreams else Ede.NOT_READY
+            failed = Answer(int(Rcode.SERVFAIL), errors=(ExtendedError(code, str(error)),))
+            self._cache.put_failure(key, failed, self._clock.now())
+            raise
+        now = self._clock.now()
+        if is_failure(answer.rcode):
+            errors = answer.errors or (ExtendedError(Ede.NETWORK_ERROR, "the upstreams could not answer"),)
+            self._cache.put_failure(key, Answer(int(Rcode.SERVFAIL), errors=errors), now)
+            raise UpstreamError("the upstreams could not answer")
+        return self._cache.put(key, answer, now)
+
+    async def _resolve(self, qname: bytes, qtype: int, do: bool, cd: bool) -> Answer:
+        """Ask one upstream after another until one answers, or the deadline is there."""
+        end = self._clock.now() + self._terms.deadline
+        failed: Answer | None = None
+        reasons: dict[str, str] = {}
+        for _ in range(2):
+            for upstream in self._by_health():
+                left = end - self._clock.now()
+                if left <= 0:
+                    break
+                name = upstream.exchange.name
+                started = self._clock.now()
+                try:
+                    reply = await self._ask(upstream, qname, qtype, do, cd, min(self._terms.try_timeout, left), left)
+                except (OSError, TimeoutError, WireError) as error:
+                    reasons[name] = "no answer in time" if isinstance(error, TimeoutError) else str(error)
+                    upstream.failed(self._clock.now())
+                    outcome = "timeout" if isinstance(error, TimeoutError) else "error"
+                    self._counters.upstream(name, outcome, None)
+                    self._counters.upstream_up(name, not upstream.rest_until)
+                    continue
+                seconds = self._clock.now() - started
+                if is_failure(reply.answer.rcode):
+                    # It is alive, but its answer is of no use: maybe another upstream knows better.
+                    failed = reply.answer
+                    self._counters.upstream(name, "failure", seconds)
+                    continue
+                upstream.succeeded(seconds)
+                self._counters.upstream(name, "answer", seconds)
+                self._counters.upstream_up(name, True)
+                answer = reply.answer
+                if answer.authentic and not upstream.trust_ad:
+                    answer = replace(answer, authentic=False)
+                return answer
+            if failed is not None:
+                return failed
+        if not self.upstreams:
+            raise UpstreamError("no upstream is configured")
+        raise UpstreamError("; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "no time left")
+
+    async def _ask(
+        self, upstream: Upstream, qname: bytes, qtype: int, do: bool, cd: bool, wait: float, left: float
+    ) -> Reply:
+        query = write_query(qname, qtype, 0, do=do, cd=cd, edns=upstream.edns, udp_octets=UDP_OCTETS)
+        reply = await upstream.exchange.over_udp(query, read_reply, wait)
+        if upstream.edns and not reply.has_opt and reply.answer.rcode in (Rcode.FORMERR, Rcode.NOTIMP):
+            # A server that knows no EDNS says so like this (RFC 6891 §7): asked again in the old form, now and from now on.
+            upstream.edns = False
+            query = write_query(qname, qtype, 0, do=False, cd=cd, edns=False, udp_octets=UDP_OCTETS)
+            reply = await upstream.exchange.over_udp(query, read_reply, wait)
+        if reply.truncated:
+            reply = await upstream.exchange.over_tcp(query, read_reply, left)
+            if reply.truncated:
+                raise WireError(None, None, "truncated over TCP")
+        return reply
+
+    def _by_health(self) -> list[Upstream]:
+        now = self._clock.now()
+        return sorted(self.upstreams, key=lambda u: (u.rest_until > now, u.rest_until if u.rest_until > now else u.rtt))

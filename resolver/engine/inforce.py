@@ -1,0 +1,71 @@
+"""The policy in force in one worker: a generation, the views of this moment, and the memos of ready answers.
+
+What changes at run time is replaced whole: `swap` puts a new generation in place by one assignment between two batches,
+`turn` makes new views when an order's moment has come. Both forget every ready answer, so that nothing said under the old
+policy is said again.
+"""
+
+from resolver.hot._batch_cy import ViewMemo
+from resolver.policy.generation import Generation, View
+
+_MAX_SOURCES = 65536  # client addresses whose memo is known; with more, the table starts anew
+
+
+class PolicyInForce:
+    """What to hold a client to, now."""
+
+    def __init__(self, generation: Generation, at: float, ready_answers: int) -> None:
+        """Put a first generation in force.
+
+        Args:
+            generation: The compiled policy.
+            at: Unix seconds.
+            ready_answers: How many ready answers all views together may hold.
+        """
+        self.sources: dict[bytes, ViewMemo] = {}
+        self._ready_answers = ready_answers
+        self.swap(generation, at)
+
+    def swap(self, generation: Generation, at: float) -> None:
+        """Put a generation in force in place of the one before."""
+        self.generation = generation
+        self._views: dict[int, View] = {}
+        self._memos: dict[str, ViewMemo] = {}
+        self.until = generation.next_transition(at)
+        self.sources.clear()
+
+    def turn(self, at: float) -> bool:
+        """Let orders whose moment has come begin or end; whether there were any."""
+        if at < self.until:
+            return False
+        self.swap(self.generation, at)
+        return True
+
+    def view_of(self, address: bytes, at: float) -> View:
+        """The view of a client by its address (4 or 16 octets)."""
+        group = self.generation.group_of(address)
+        view = self._views.get(group)
+        if view is None:
+            view = self._views[group] = View(self.generation, group, at)
+        return view
+
+    def memo_of(self, address: bytes, view: View) -> ViewMemo | None:
+        """The memo that the client's batches are answered from; None where the view is no longer in force.
+
+        An answer that was under way while the policy changed may be given, but not learned.
+        """
+        if view.generation is not self.generation or self._views.get(self.generation.group_of(address)) is not view:
+            return None
+        memo = self._memos.get(view.group)
+        if memo is None:
+            share = self._ready_answers // max(1, len(self.generation.terms.groups))
+            memo = self._memos[view.group] = ViewMemo(max(1024, share))
+        if address not in self.sources:
+            if len(self.sources) >= _MAX_SOURCES:
+                self.sources.clear()
+            self.sources[address] = memo
+        return memo
+
+    def ready_answers(self) -> int:
+        """How many ready answers are held."""
+        return sum(memo.size() for memo in self._memos.values())

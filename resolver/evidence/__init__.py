@@ -1,0 +1,1 @@
+"""What was recorded, kept for the auditor."""

@@ -1,0 +1,314 @@
+"""The memo of ready answers, and the loop that answers a batch of datagrams from it.
+
+The contract (`resolver/DESIGN.md`): what is answered here is, byte for byte, what the pipeline would have answered; all
+else is passed on to it. The memo holds nothing that was not first answered by the pipeline and learned from it. Its key is
+the datagram itself, less the two octets of the message id, under the memo of the client's view: so flags, EDNS, letter case
+and type all take part, and no client is ever answered with another view's verdict.
+
+An entry leaves when its cached answer expires, when newer ones need the room, and with all others at once when the
+policy changes (a new generation, or an order's moment).
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmap import mmap
+
+    from resolver.hot import cython_shim as cython
+    from resolver.hot._scan_cy import age
+else:
+    try:
+        import cython
+    except ModuleNotFoundError:
+        from resolver.hot import cython_shim as cython
+    if cython.compiled:
+        from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+        from cython.cimports.libc.string import memcpy
+
+        from resolver.hot._scan_cy import age
+    else:
+        from resolver.hot._scan_cy import age
+
+SLOT_OCTETS = 4096  # room for one datagram, in and out; a query over this size has no honest sender
+SOCKADDR_OCTETS = 28  # struct sockaddr_in6, the longer of the two
+CONTROL_OCTETS = 64  # room for one IP_PKTINFO or IPV6_PKTINFO message
+NEVER = float("inf")
+
+
+@cython.cclass
+class Ready:
+    """One whole answer, less its message id."""
+
+    reply: bytes
+    first: bytes
+    cell: cython.Py_ssize_t
+    until: cython.double
+    stored: cython.double
+    elapsed: cython.long
+    ttls: tuple
+    hit_prefix: bytes
+    hit_tail: bytes
+
+    def __init__(
+        self,
+        reply: bytes,
+        cell: int,
+        until: float,
+        stored: float,
+        ttls: tuple[tuple[int, int], ...],
+        hit_prefix: bytes,
+        hit_tail: bytes,
+    ) -> None:
+        """Keep an answer for reuse.
+
+        Args:
+            reply: The reply at age 0, from its third octet on.
+            cell: Which counter an answer from here adds to.
+            until: Monotonic seconds at which it stops being true; NEVER for an answer that only a policy change ends.
+            stored: Monotonic seconds at which its TTLs were fresh.
+            ttls: (offset in `reply`, seconds) of each TTL that runs down; empty where none does.
+            hit_prefix: First octets of the hit record, or b"" where the verdict names no rule.
+            hit_tail: Last octets of the hit record.
+        """
+        self.first = reply
+        self.reply = reply
+        self.cell = cell
+        self.until = until
+        self.stored = stored
+        self.elapsed = 0
+        self.ttls = ttls
+        self.hit_prefix = hit_prefix
+        self.hit_tail = hit_tail
+
+
+@cython.cclass
+class ViewMemo:
+    """Ready answers of one view, in two halves: when the young half is full it becomes the old one, and the old is let go.
+
+    What is asked again moves back to the young half, so this keeps what is in use at the price of one dict look-up, and
+    letting go of half the memo is one assignment.
+    """
+
+    young: dict
+    old: dict
+    half: cython.Py_ssize_t
+
+    def __init__(self, entries: int) -> None:
+        """Start empty.
+
+        Args:
+            entries: The most that both halves hold together.
+        """
+        self.young = {}
+        self.old = {}
+        self.half = max(1, entries // 2)
+
+    @cython.ccall
+    def put(self, key: bytes, ready: Ready) -> cython.void:
+        """File an answer under the datagram it answers, less the id."""
+        if len(self.young) >= self.half:
+            self.old = self.young
+            self.young = {}
+        self.young[key] = ready
+
+    def size(self) -> int:
+        """How many answers are held."""
+        return len(self.young) + len(self.old)
+
+
+@cython.cclass
+class Batch:
+    """The buffers of one socket's batches, and the loop over them.
+
+    `transport/udp.py` owns the memory and makes the system calls: it has `recvmmsg` fill `arena` and `names`, calls `answer`, and
+    gives the first `sent` message headers to `sendmmsg`. Reply k stands in the slot of the datagram it answers; where
+    a datagram was passed on, later headers are pointed at their slots so that the sent ones stay together.
+    """
+
+    arena: object
+    names: object
+    received: object
+    send_headers: object
+    send_vectors: object
+    counts: object
+    slot_of: list
+    passed: list
+    arena_address: cython.ulonglong
+    names_address: cython.ulonglong
+    controls_address: cython.ulonglong
+    key_start: cython.Py_ssize_t
+    key_octets: cython.Py_ssize_t
+    sent: cython.Py_ssize_t
+    hit_count: cython.Py_ssize_t
+
+    def __init__(
+        self,
+        arena: "mmap",
+        names: "mmap",
+        received: memoryview,
+        send_headers: memoryview,
+        send_vectors: memoryview,
+        counts: memoryview,
+        addresses: tuple[int, int, int],
+        family_is_6: bool,
+    ) -> None:
+        """Take hold of the buffers.
+
+        Args:
+            arena: `SLOT_OCTETS` a slot.
+            names: `SOCKADDR_OCTETS` a slot.
+            received: The receive headers (struct mmsghdr, 64 octets) as "I": msg_len is item 14 of 16.
+            send_headers: The send headers as "Q": msg_name is item 0 of 8, msg_iov points to the vector of the same number.
+            send_vectors: The send vectors (struct iovec) as "Q": base, length.
+            counts: The shared counters, "Q".
+            addresses: Where `arena`, `names` and the control messages (`CONTROL_OCTETS` a slot) lie in memory; the last
+                is 0 where replies need none.
+            family_is_6: Whether the socket speaks IPv6.
+        """
+        self.arena = arena
+        self.names = names
+        self.received = received
+        self.send_headers = send_headers
+        self.send_vectors = send_vectors
+        self.counts = counts
+        self.arena_address, self.names_address, self.controls_address = addresses
+        self.slot_of = list(range(len(received) // 16))
+        self.passed = []
+        # Where the address stands in a struct sockaddr_in or sockaddr_in6; the port beside it is left out of the key.
+        self.key_start, self.key_octets = (8, 16) if family_is_6 else (4, 4)
+        self.sent = 0
+        self.hit_count = 0
+
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def answer(self, sources: dict[bytes, ViewMemo], n: int, now: float, stamp: bytes) -> bytes:
+        """Answer what can be answered of the first `n` slots; list the rest in `passed`.
+
+        Args:
+            sources: The memo for each client address (4 or 16 octets) whose view is known.
+            n: How many datagrams `recvmmsg` delivered.
+            now: Monotonic seconds.
+            stamp: The eight octets of time that go into hit records.
+
+        Returns:
+            The hit records of the batch, one after another.
+        """
+        hits: list = []
+        sent: cython.Py_ssize_t = 0
+        i: cython.Py_ssize_t
+        size: cython.Py_ssize_t
+        octets: cython.Py_ssize_t
+        base: cython.Py_ssize_t
+        name: cython.Py_ssize_t
+        elapsed: cython.long
+        memo: ViewMemo | None
+        ready: Ready | None
+        reply: bytes
+        slot_of: list = self.slot_of
+        passed: list = []
+        if cython.compiled:
+            arena: cython.uchar[::1] = self.arena
+            names: cython.uchar[::1] = self.names
+            received: cython.uint[::1] = self.received
+            vectors: cython.ulonglong[::1] = self.send_vectors
+            counts: cython.ulonglong[::1] = self.counts
+            key_start: cython.Py_ssize_t = self.key_start
+            key_octets: cython.Py_ssize_t = self.key_octets
+        else:
+            arena = self.arena
+            names = self.names
+            received = self.received
+            vectors = self.send_vectors
+            counts = self.counts
+            key_start = self.key_start
+            key_octets = self.key_octets
+        key_end: cython.Py_ssize_t = key_start + key_octets
+        for i in range(n):
+            size = received[16 * i + 14]
+            base = SLOT_OCTETS * i
+            name = SOCKADDR_OCTETS * i
+            if cython.compiled:
+                if size < 12:
+                    passed.append(i)
+                    continue
+                source = PyBytes_FromStringAndSize(
+                    cython.cast(cython.p_char, cython.address(names[name + key_start])), key_octets
+                )
+                memo = sources.get(source)
+                if memo is None:
+                    passed.append(i)
+                    continue
+                key = PyBytes_FromStringAndSize(cython.cast(cython.p_char, cython.address(arena[base + 2])), size - 2)
+            else:
+                memo = sources.get(names[name + key_start : name + key_end])
+                if memo is None:
+                    passed.append(i)
+                    continue
+                key = arena[base + 2 : base + size]
+            ready = memo.young.get(key)
+            if ready is None:
+                ready = memo.old.get(key)
+                if ready is None:
+                    passed.append(i)
+                    continue
+                memo.put(key, ready)
+            if ready.ttls:
+                if ready.until <= now:
+                    passed.append(i)
+                    continue
+                elapsed = int(now - ready.stored)
+                if elapsed != ready.elapsed:
+                    ready.reply = age(ready.first, ready.ttls, elapsed)
+                    ready.elapsed = elapsed
+            reply = ready.reply
+            if cython.compiled:
+                octets = PyBytes_GET_SIZE(reply)
+                memcpy(cython.address(arena[base + 2]), PyBytes_AS_STRING(reply), octets)
+            else:
+                octets = len(reply)
+                arena[base + 2 : base + 2 + octets] = reply
+            if slot_of[sent] != i:
+                self._point(sent, i)
+            vectors[2 * sent + 1] = octets + 2
+            sent += 1
+            counts[ready.cell] += 1
+            if ready.hit_prefix:
+                hits.append(ready.hit_prefix)
+                hits.append(stamp)
+                if cython.compiled:
+                    hits.append(
+                        PyBytes_FromStringAndSize(
+                            cython.cast(cython.p_char, cython.address(names[name])), SOCKADDR_OCTETS
+                        )
+                    )
+                else:
+                    hits.append(names[name : name + SOCKADDR_OCTETS])
+                hits.append(ready.hit_tail)
+        self.sent = sent
+        self.passed = passed
+        self.hit_count = len(hits) // 4
+        return b"".join(hits)
+
+    def outcome(self) -> tuple[int, list[int], int]:
+        """Of the last `answer`: how many replies stand ready, the slots passed on, how many hits there were."""
+        return self.sent, self.passed, self.hit_count
+
+    def add(self, slot: int, octets: int) -> None:
+        """Put the reply that stands in a slot behind those that stand ready."""
+        sent = self.sent
+        if self.slot_of[sent] != slot:
+            self._point(sent, slot)
+        self.send_vectors[2 * sent + 1] = octets
+        self.sent = sent + 1
+
+    def slot(self, k: int) -> int:
+        """The slot that reply `k` stands in."""
+        return int(self.slot_of[k])
+
+    def _point(self, k: int, slot: int) -> None:
+        """Make send header `k` speak of a slot's octets, address and control message."""
+        self.slot_of[k] = slot
+        self.send_headers[8 * k] = self.names_address + SOCKADDR_OCTETS * slot
+        self.send_vectors[2 * k] = self.arena_address + SLOT_OCTETS * slot
+        if self.controls_address:
+            self.send_headers[8 * k + 4] = self.controls_address + CONTROL_OCTETS * slot

@@ -1,0 +1,217 @@
+"""Where the parts of a DNS message begin and end (RFC 1035 §4.1), found without making an object per part.
+
+Every function takes bytes that a stranger wrote. It returns what it found or says that the bytes are no such thing;
+it never raises, never reads past the end and never walks a name for ever: a compression pointer must point before the
+name that holds it, which both forbids loops and is all that RFC 1035 §4.1.4 allows ("a prior occurrence").
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resolver.hot import cython_shim as cython
+else:
+    try:
+        import cython
+    except ModuleNotFoundError:
+        from resolver.hot import cython_shim as cython
+
+# Outcomes of scan_query, in the order in which they are looked for.
+WELL_FORMED = 0
+NOT_A_QUERY = 1  # too short for a header, or a response: answered with silence
+MALFORMED = 2  # answered FORMERR
+
+OPT = 41
+
+
+def is_compiled() -> bool:
+    """Whether this module runs as machine code."""
+    return bool(cython.compiled)
+
+
+@cython.boundscheck(False)
+@cython.wraparound(False)
+@cython.ccall
+def skip_name(message: bytes, start: cython.Py_ssize_t, pointers: cython.bint) -> cython.Py_ssize_t:
+    """The offset just past the name at `start`, or -1 if there is no well-formed name.
+
+    Args:
+        message: The whole message.
+        start: Where the name begins.
+        pointers: Whether compression pointers are allowed (not in a question, where nothing comes before it).
+    """
+    end: cython.Py_ssize_t = len(message)
+    i: cython.Py_ssize_t = start
+    octets: cython.Py_ssize_t = 1
+    n: cython.Py_ssize_t
+    if i < 0:
+        return -1
+    while i < end:
+        n = message[i]
+        if n == 0:
+            return i + 1
+        if n < 64:
+            i += n + 1
+            octets += n + 1
+            if octets > 255:
+                return -1
+        elif n >= 192 and pointers:
+            if i + 1 >= end or ((n & 63) << 8 | message[i + 1]) >= start:
+                return -1
+            return i + 2
+        else:
+            return -1  # 0b01 and 0b10 label types are not in use (RFC 6891 §5)
+    return -1
+
+
+@cython.boundscheck(False)
+@cython.wraparound(False)
+@cython.ccall
+def read_name(message: bytes, start: cython.Py_ssize_t) -> bytes:
+    """The lower-cased, uncompressed wire form of the name at `start`, or b"" if there is no well-formed name."""
+    end: cython.Py_ssize_t = len(message)
+    i: cython.Py_ssize_t = start
+    limit: cython.Py_ssize_t = start  # a pointer must lead before the piece of the name that holds it
+    octets: cython.Py_ssize_t = 1
+    n: cython.Py_ssize_t
+    parts: list = []
+    if i < 0:
+        return b""
+    while i < end:
+        n = message[i]
+        if n == 0:
+            parts.append(b"\0")
+            return b"".join(parts).lower()
+        if n < 64:
+            octets += n + 1
+            if octets > 255 or i + n >= end:
+                return b""
+            parts.append(message[i : i + n + 1])
+            i += n + 1
+        elif n >= 192:
+            if i + 1 >= end:
+                return b""
+            i = (n & 63) << 8 | message[i + 1]
+            if i >= limit or i < 12:
+                return b""
+            limit = i
+        else:
+            return b""
+    return b""
+
+
+@cython.boundscheck(False)
+@cython.wraparound(False)
+@cython.ccall
+def scan_query(message: bytes) -> tuple:
+    """Find the question and the OPT record of a query.
+
+    Returns:
+        (outcome, question_end, opt_start): `question_end` is the offset past the one question, or 0 where no single
+        question could be read; `opt_start` is the offset of the OPT record's TYPE field, or 0 where none was reached.
+        A malformed message keeps what was found before the fault, so that the FORMERR can echo it.
+    """
+    end: cython.Py_ssize_t = len(message)
+    i: cython.Py_ssize_t = 12
+    question_end: cython.Py_ssize_t = 0
+    opt_start: cython.Py_ssize_t = 0
+    questions: cython.int
+    records: cython.int
+    additional: cython.int
+    rtype: cython.int
+    k: cython.int
+    owner: cython.Py_ssize_t
+    stop: cython.Py_ssize_t
+    option_octets: cython.Py_ssize_t
+    faulty: cython.bint = False
+    if end < 12 or message[2] & 0x80:
+        return NOT_A_QUERY, 0, 0
+    questions = message[4] << 8 | message[5]
+    additional = message[10] << 8 | message[11]
+    records = (message[6] << 8 | message[7]) + (message[8] << 8 | message[9]) + additional
+    for k in range(questions):
+        i = skip_name(message, i, False)
+        if i < 0 or i + 4 > end:
+            return MALFORMED, question_end if questions == 1 else 0, opt_start
+        i += 4
+        question_end = i
+    if questions != 1:
+        question_end = 0
+    for k in range(records):
+        owner = i
+        i = skip_name(message, i, True)
+        if i < 0 or i + 10 > end:
+            return MALFORMED, question_end, opt_start
+        rtype = message[i] << 8 | message[i + 1]
+        stop = i + 10 + (message[i + 8] << 8 | message[i + 9])
+        if stop > end:
+            return MALFORMED, question_end, opt_start or (i if rtype == OPT else 0)
+        if rtype == OPT:
+            # RFC 6891 §6.1.1: at most one, in the additional section; §6.1.2: owned by the root.
+            if opt_start or message[owner] != 0 or k < records - additional:
+                faulty = True
+            opt_start = opt_start or i
+            i += 10
+            while i < stop:  # options fill the RDATA exactly
+                if i + 4 > stop:
+                    faulty = True
+                    break
+                option_octets = message[i + 2] << 8 | message[i + 3]
+                i += 4 + option_octets
+            if i != stop:
+                faulty = True
+        i = stop
+    if faulty or i != end:
+        return MALFORMED, question_end, opt_start
+    return WELL_FORMED, question_end, opt_start
+
+
+@cython.boundscheck(False)
+@cython.wraparound(False)
+@cython.ccall
+def scan_records(message: bytes, start: cython.Py_ssize_t) -> list:
+    """Walk every record after the question of a reply.
+
+    Returns:
+        One (section, type_offset, rtype, rdata_start, rdata_end, owner) per record, in order; section is 0 answer,
+        1 authority, 2 additional; `owner` is where the owner name begins. None stands for a message that is not well
+        formed to its end.
+    """
+    end: cython.Py_ssize_t = len(message)
+    i: cython.Py_ssize_t = start
+    owner: cython.Py_ssize_t
+    stop: cython.Py_ssize_t
+    section: cython.int
+    k: cython.int
+    found: list = []
+    for section in range(3):
+        for k in range(message[6 + 2 * section] << 8 | message[7 + 2 * section]):
+            owner = i
+            i = skip_name(message, i, True)
+            if i < 0 or i + 10 > end:
+                return [None]
+            stop = i + 10 + (message[i + 8] << 8 | message[i + 9])
+            if stop > end:
+                return [None]
+            found.append((section, i, message[i] << 8 | message[i + 1], i + 10, stop, owner))
+            i = stop
+    if i != end:
+        return [None]
+    return found
+
+
+@cython.ccall
+def age(octets: bytes, ttls: tuple, elapsed: cython.long) -> bytes:
+    """The same octets with each TTL less by `elapsed` seconds, not below zero.
+
+    Args:
+        octets: A message, or a part of one.
+        ttls: (offset, seconds) of every TTL field in it, as they stood at age 0.
+        elapsed: Whole seconds since then.
+    """
+    if elapsed <= 0 or not ttls:
+        return octets
+    out = bytearray(octets)
+    for offset, seconds in ttls:
+        left = seconds - elapsed
+        out[offset : offset + 4] = (left if left > 0 else 0).to_bytes(4, "big")
+    return bytes(out)

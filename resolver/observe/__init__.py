@@ -1,0 +1,1 @@
+"""What happened, made countable: hits as bytes, the spool they wait in, shared counters, Prometheus exposition."""

@@ -1,0 +1,320 @@
+"""What Prometheus is told: `METRICS` names it, `Exposition` makes it of the workers' cells and of the product's
+`Status`.
+
+The table is plain facts, for documentation and tests as well. No label takes a value that a client of the resolver can
+choose freely: QTYPEs are classes, groups, orders, apps and upstreams come out of the configuration, and `Cells` is
+bounded besides. Counters are sums over the workers and survive a worker's death, because its cells do.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric as Family
+
+from resolver.observe.cells import OTHER
+
+CellCounts = Mapping[tuple[str, ...], int]
+
+
+class Kind(StrEnum):
+    """How Prometheus types a metric."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric as exposed: its full name (a counter's ends in `_total`), type, help text and label names."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is exposed besides cells; times are ages or Unix seconds, whoever fills it in reads the clock.
+
+    Attributes:
+        digest: The generation's; empty while there is none.
+        orders_in_force: Whether each order is, by its id.
+        list_ages: Seconds since each app or order document changed, by its name.
+        stored: Hits stored, by sink.
+        hot: `compiled` or `plain`.
+    """
+
+    generation: int = 0
+    digest: str = ""
+    loaded_at: float = 0.0
+    orders_in_force: Mapping[str, bool] = field(default_factory=dict)
+    list_ages: Mapping[str, float] = field(default_factory=dict)
+    stored: Mapping[str, int] = field(default_factory=dict)
+    store_errors: int = 0
+    spool_octets: int = 0
+    spool_damage: Mapping[str, int] = field(default_factory=dict)
+    workers: int = 0
+    restarts: int = 0
+    version: str = ""
+    hot: str = ""
+    python: str = ""
+
+
+METRICS: Final = (
+    Metric(
+        "interdict_queries_total",
+        Kind.COUNTER,
+        "Queries answered, by transport, client group, class of QTYPE and RCODE of the answer.",
+        ("transport", "group", "qtype", "rcode"),
+    ),
+    Metric(
+        "interdict_answers_total",
+        Kind.COUNTER,
+        "Answers by where they came from: policy, ready, cache, stale, upstream, special, local or error.",
+        ("source",),
+    ),
+    Metric(
+        "interdict_verdicts_total",
+        Kind.COUNTER,
+        "Queries that met a rule, by the order and app of the rule, its action, and the mode of the order.",
+        ("order", "app", "action", "mode"),
+    ),
+    Metric(
+        "interdict_dropped_total",
+        Kind.COUNTER,
+        "Messages that got no answer, by transport and reason.",
+        ("transport", "reason"),
+    ),
+    Metric("interdict_cache_events_total", Kind.COUNTER, "What happened in the answer cache, by event.", ("event",)),
+    Metric("interdict_cache_octets", Kind.GAUGE, "Memory the answer caches of all workers hold."),
+    Metric("interdict_cache_entries", Kind.GAUGE, "Answers in the caches of all workers."),
+    Metric("interdict_tcp_connections", Kind.GAUGE, "TCP connections of clients open at all workers."),
+    Metric(
+        "interdict_upstream_queries_total",
+        Kind.COUNTER,
+        "Queries sent to an upstream, by what came of them.",
+        ("upstream", "outcome"),
+    ),
+    Metric(
+        "interdict_upstream_latency_seconds",
+        Kind.HISTOGRAM,
+        "Time from a query sent to an upstream to its answer.",
+        ("upstream",),
+    ),
+    Metric(
+        "interdict_upstream_up",
+        Kind.GAUGE,
+        "Whether any worker takes the upstream for reachable (1) or none does (0).",
+        ("upstream",),
+    ),
+    Metric(
+        "interdict_generation_serial",
+        Kind.GAUGE,
+        "Serial of the oldest policy generation that a worker still answers from.",
+    ),
+    Metric(
+        "interdict_generation_info",
+        Kind.GAUGE,
+        "Always 1; the digest of the policy generation that was loaded last.",
+        ("digest",),
+    ),
+    Metric(
+        "interdict_generation_loaded_timestamp_seconds",
+        Kind.GAUGE,
+        "When the policy generation was loaded, in seconds since the Unix epoch.",
+    ),
+    Metric(
+        "interdict_list_age_seconds",
+        Kind.GAUGE,
+        "Time since an app or order document of the loaded policy was last changed.",
+        ("list",),
+    ),
+    Metric(
+        "interdict_order_in_force",
+        Kind.GAUGE,
+        "Whether the order is in force now (1) or announced, suspended, revoked or expired (0).",
+        ("order",),
+    ),
+    Metric("interdict_hits_spooled_total", Kind.COUNTER, "Hits that workers handed to the spool."),
+    Metric(
+        "interdict_hits_lost_total", Kind.COUNTER, "Hits that found no room in the spool; evidence has a gap there."
+    ),
+    Metric("interdict_hits_stored_total", Kind.COUNTER, "Hits stored as evidence, by sink.", ("sink",)),
+    Metric(
+        "interdict_store_errors_total",
+        Kind.COUNTER,
+        "Times that the evidence store refused hits since the recorder started; they waited in the spool.",
+    ),
+    Metric("interdict_spool_octets", Kind.GAUGE, "Size of all files in the spool folder."),
+    Metric(
+        "interdict_spool_damage_total",
+        Kind.COUNTER,
+        "Damage found in the spool since the recorder started: torn records passed over, "
+        "corrupt segments set aside, segments the disk would not read.",
+        ("kind",),
+    ),
+    Metric("interdict_worker_restarts_total", Kind.COUNTER, "Workers started again because they had died."),
+    Metric("interdict_workers", Kind.GAUGE, "Worker processes that answer queries."),
+    Metric(
+        "interdict_build_info",
+        Kind.GAUGE,
+        "Always 1; the version, whether the hot path runs compiled or plain, and the Python that runs it.",
+        ("version", "hot", "python"),
+    ),
+)
+_BY_NAME = {metric.name: metric for metric in METRICS}
+
+# Gauges that every worker has an opinion on; all others add up.
+_LOWEST = frozenset({"=generation"})
+_HIGHEST = frozenset({"=generation_loaded_at", "=upstream_up"})
+
+
+def merge(counters: Iterable[CellCounts], gauges: Iterable[CellCounts]) -> dict[tuple[str, ...], int]:
+    """Put the cells of several workers together.
+
+    Args:
+        counters: Cells whose counters count: those of workers of the past as well.
+        gauges: Cells whose gauges count: those of workers that answer now.
+    """
+    merged: dict[tuple[str, ...], int] = {}
+    for cells in counters:
+        for key, count in cells.items():
+            if not key[0].startswith("="):
+                merged[key] = merged.get(key, 0) + count
+    for cells in gauges:
+        for key, value in cells.items():
+            if not key[0].startswith("="):
+                continue
+            if key not in merged:
+                merged[key] = value
+            elif key[0] in _LOWEST:
+                merged[key] = min(merged[key], value)
+            elif key[0] in _HIGHEST:
+                merged[key] = max(merged[key], value)
+            else:
+                merged[key] += value
+    return merged
+
+
+class Exposition:
+    """A Prometheus collector: asks for cells and status at every scrape.
+
+    Args:
+        cells: Returns the merged cells of all workers.
+        status: Returns the rest.
+    """
+
+    def __init__(self, cells: Callable[[], CellCounts], status: Callable[[], Status]) -> None:
+        self._cells = cells
+        self._status = status
+
+    def collect(self) -> Iterator[Family]:
+        """Yield every metric of METRICS, in its order, with the values of this moment."""
+        cells, status = self._cells(), self._status()
+        values = _values(cells, status)
+        for metric in METRICS:
+            if metric.kind is Kind.HISTOGRAM:
+                yield _upstream_latency(cells)
+            elif metric.kind is Kind.COUNTER:
+                counter = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
+                for labels, value in sorted(values[metric.name].items()):
+                    counter.add_metric(labels, value)
+                yield counter
+            else:
+                gauge = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
+                for labels, value in sorted(values[metric.name].items()):
+                    gauge.add_metric(labels, value)
+                yield gauge
+
+
+_Samples = dict[tuple[str, ...], float]
+
+
+def _values(cells: CellCounts, status: Status) -> dict[str, _Samples]:
+    queries: _Samples = {}
+    answers: _Samples = {}
+    verdicts: _Samples = {}
+    for key, count in cells.items():
+        if key[0] != "query" or len(key) != 10:
+            continue
+        _, transport, group, qtype, rcode, source, order, app, action, mode = key
+        _add(queries, (transport, group, qtype, rcode), count)
+        _add(answers, (source,), count)
+        if order:
+            _add(verdicts, (order, app, action, mode), count)
+    generation = cells.get(("=generation",), status.generation)
+    loaded_at = cells.get(("=generation_loaded_at",), 0) or status.loaded_at
+    return {
+        "interdict_queries_total": queries,
+        "interdict_answers_total": answers,
+        "interdict_verdicts_total": verdicts,
+        "interdict_dropped_total": _of_cells(cells, "dropped", 2),
+        "interdict_cache_events_total": _of_cells(cells, "cache", 1),
+        "interdict_cache_octets": {(): cells.get(("=cache_octets",), 0)},
+        "interdict_cache_entries": {(): cells.get(("=cache_entries",), 0)},
+        "interdict_tcp_connections": {(): cells.get(("=tcp_connections",), 0)},
+        "interdict_upstream_queries_total": _of_cells(cells, "upstream", 2),
+        "interdict_upstream_up": _of_cells(cells, "=upstream_up", 1),
+        "interdict_generation_serial": {(): generation},
+        "interdict_generation_info": {(status.digest,): 1} if status.digest else {},
+        "interdict_generation_loaded_timestamp_seconds": {(): loaded_at} if loaded_at else {},
+        "interdict_list_age_seconds": {(name,): age for name, age in status.list_ages.items()},
+        "interdict_order_in_force": {(order,): int(is_so) for order, is_so in status.orders_in_force.items()},
+        "interdict_hits_spooled_total": {(): cells.get(("hits_spooled",), 0)},
+        "interdict_hits_lost_total": {(): cells.get(("hits_lost",), 0)},
+        "interdict_hits_stored_total": {(sink,): count for sink, count in status.stored.items()},
+        "interdict_store_errors_total": {(): status.store_errors},
+        "interdict_spool_octets": {(): status.spool_octets},
+        "interdict_spool_damage_total": {(kind,): count for kind, count in status.spool_damage.items()},
+        "interdict_worker_restarts_total": {(): status.restarts},
+        "interdict_workers": {(): status.workers},
+        "interdict_build_info": {(status.version, status.hot, status.python): 1},
+    }
+
+
+def _add(samples: _Samples, labels: tuple[str, ...], count: int) -> None:
+    samples[labels] = samples.get(labels, 0) + count
+
+
+def _of_cells(cells: CellCounts, name: str, labels: int) -> _Samples:
+    return {key[1:]: count for key, count in cells.items() if key[0] == name and len(key) == labels + 1}
+
+
+def _upstream_latency(cells: CellCounts) -> HistogramMetricFamily:
+    """The histogram: cells count each answer in one bucket only, Prometheus wants each bucket with all below it."""
+    metric = _BY_NAME["interdict_upstream_latency_seconds"]
+    family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
+    by_upstream: dict[str, dict[float, int]] = {}
+    for (upstream, le), count in _pairs(cells, "upstream_seconds_bucket"):
+        buckets = by_upstream.setdefault(upstream, {})
+        bound = _bound(le)
+        buckets[bound] = buckets.get(bound, 0) + int(count)
+    for upstream, buckets in sorted(by_upstream.items()):
+        buckets.setdefault(float("inf"), 0)
+        total = 0
+        cumulative: list[tuple[str, float]] = []
+        for bound, count in sorted(buckets.items()):
+            total += count
+            cumulative.append(("+Inf" if bound == float("inf") else str(bound), total))
+        seconds = cells.get(("upstream_seconds_sum_us", upstream), 0) / 1e6
+        family.add_metric([upstream], buckets=cumulative, sum_value=seconds)
+    return family
+
+
+def _pairs(cells: CellCounts, name: str) -> Iterator[tuple[tuple[str, str], int]]:
+    for key, count in cells.items():
+        if key[0] == name and len(key) == 3:
+            yield (key[1], key[2]), count
+
+
+def _bound(le: str) -> float:
+    # A bucket that found no cell of its own was counted under `other`, and is above every bound for all that is known.
+    try:
+        return float("inf") if le == OTHER else float(le)
+    except ValueError:
+        return float("inf")

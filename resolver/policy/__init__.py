@@ -1,0 +1,1 @@
+"""What is forbidden, to whom, since when: documents in, generation out, verdicts on top. Pure: time is an argument."""

@@ -1,0 +1,311 @@
+"""A generation: one compiled policy in one file, opened by every worker and never written again.
+
+The file is made to be mapped: a header (JSON: orders, apps, groups, enforcements, claim sets) and four arrays that
+`hot._table_cy.NameTable` reads where they lie, so N workers share one copy and opening costs no more than the header.
+
+```
+INTERDICT GENERATION 1\\n      magic
+u64le n, n octets of JSON      header; `sections` gives (offset, octets) of each array, counted from the first array
+fingerprints u64[slots]  claim_sets u32[slots]  places u32[slots]  pool
+```
+
+A `View` is what one group is held to at one moment. Views are made from the generation and the clock's reading, and say
+until when they hold; so an order begins at its moment with nothing reloaded.
+"""
+
+import hashlib
+import ipaddress
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from resolver.hot._table_cy import NameTable, fill, slots_for
+from resolver.policy.documents import Action, Basis, Mode
+
+MAGIC = b"INTERDICT GENERATION 1\n"
+FOREVER = float("inf")
+_SECTIONS = ("fingerprints", "claim_sets", "places", "pool")
+
+
+class GenerationError(Exception):
+    """The octets are not a generation that this version can read; the message says what is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupEntry:
+    """A set of devices and the networks that they ask from."""
+
+    name: str
+    networks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OrderEntry:
+    """What judging and reporting need of an order."""
+
+    id: str
+    title_en: str
+    title_fr: str
+    basis: Basis
+    effective: float  # Unix seconds
+    expires: float  # Unix seconds, or FOREVER
+
+
+@dataclass(frozen=True, slots=True)
+class AppEntry:
+    """What judging and reporting need of an app."""
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnforcementEntry:
+    """One line of `policy.orders`: an order, held against some groups."""
+
+    order: int
+    groups: tuple[int, ...]
+    mode: Mode
+    action: Action
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One order's hold on one listed name, through one app."""
+
+    order: int
+    app: int
+    exact: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyTerms:
+    """Everything in a generation but its names."""
+
+    allowed_networks: tuple[str, ...]
+    groups: tuple[GroupEntry, ...]
+    orders: tuple[OrderEntry, ...]
+    apps: tuple[AppEntry, ...]
+    enforcements: tuple[EnforcementEntry, ...]
+    claim_sets: tuple[tuple[Claim, ...], ...]
+    block_ttl: int  # seconds
+    sinkhole_ipv4: tuple[str, ...]
+    sinkhole_ipv6: tuple[str, ...]
+
+
+class NetworkTable:
+    """Longest-prefix match over networks, each with a number."""
+
+    def __init__(self, networks: Sequence[tuple[str, int]]) -> None:
+        """Build from (network in text, number) pairs; of equal networks the first counts."""
+        by_prefix: dict[tuple[int, int], dict[int, int]] = {}
+        for text, number in networks:
+            network = ipaddress.ip_network(text, strict=False)
+            bits = network.max_prefixlen
+            key = int(network.network_address) >> (bits - network.prefixlen)
+            by_prefix.setdefault((bits, network.prefixlen), {}).setdefault(key, number)
+        order = sorted(by_prefix, reverse=True)
+        self._levels = {
+            bits: [(bits - prefix, by_prefix[bits, prefix]) for width, prefix in order if width == bits]
+            for bits in (32, 128)
+        }
+
+    def find(self, address: bytes) -> int:
+        """The number of the longest network that holds the address (4 or 16 octets), or -1."""
+        value = int.from_bytes(address, "big")
+        for shift, keys in self._levels[len(address) * 8]:
+            number = keys.get(value >> shift)
+            if number is not None:
+                return number
+        return -1
+
+
+@dataclass(frozen=True, slots=True)
+class Stance:
+    """How a view holds one order: in what mode, with what action, in what rank among the configured ones."""
+
+    mode: Mode
+    action: Action
+    rank: int
+
+
+# From the mildest to the strictest; of several orders on one name the strictest acts.
+STRICTNESS = {Action.SINKHOLE: 0, Action.NODATA: 1, Action.NXDOMAIN: 2, Action.REFUSED: 3, Action.DROP: 4}
+
+
+class View:
+    """The rules that hold for one group from one moment until the next transition."""
+
+    __slots__ = ("generation", "group", "stances", "until")
+
+    def __init__(self, generation: "Generation", group: int, at: float) -> None:
+        """Read the generation as it stands for a group at a moment (Unix seconds)."""
+        self.generation = generation
+        self.group = generation.terms.groups[group].name if group >= 0 else ""
+        self.until = generation.next_transition(at)
+        self.stances: dict[int, Stance] = {}
+        for rank, entry in enumerate(generation.terms.enforcements):
+            order = generation.terms.orders[entry.order]
+            if group not in entry.groups or not order.effective <= at < order.expires:
+                continue
+            stance = Stance(entry.mode, entry.action, rank)
+            held = self.stances.get(entry.order)
+            if held is None or _weight(stance) > _weight(held):
+                self.stances[entry.order] = stance
+
+
+def _weight(stance: Stance) -> tuple[bool, int]:
+    return stance.mode is Mode.ENFORCE, STRICTNESS[stance.action]
+
+
+class Generation:
+    """A compiled policy, open for reading."""
+
+    def __init__(self, octets: memoryview) -> None:
+        """Open a generation.
+
+        Args:
+            octets: The whole file, writable as far as the buffer goes (a private mapping) though nothing writes to it.
+
+        Raises:
+            GenerationError: Not a generation, of another format, or cut short.
+        """
+        header, sections = _open(octets)
+        self.serial: int = header["serial"]
+        self.digest: str = header["digest"]
+        self.compiled_at: float = header["compiled_at"]
+        self.names: int = header["names"]
+        self.terms = _terms_from_json(header["terms"])
+        self._sections = sections
+        self.table = NameTable(
+            sections["fingerprints"].cast("Q"),
+            sections["claim_sets"].cast("I"),
+            sections["places"].cast("I"),
+            sections["pool"],
+        )
+        self._allowed = NetworkTable([(network, 0) for network in self.terms.allowed_networks])
+        self._groups = NetworkTable(
+            [(network, i) for i, group in enumerate(self.terms.groups) for network in group.networks]
+        )
+
+    def is_allowed(self, address: bytes) -> bool:
+        """Whether a client address (4 or 16 octets) may ask at all."""
+        return self._allowed.find(address) >= 0
+
+    def group_of(self, address: bytes) -> int:
+        """The number of the group that a client address belongs to by its longest network, or -1."""
+        return self._groups.find(address)
+
+    def next_transition(self, at: float) -> float:
+        """The first moment after `at` (Unix seconds) at which an order begins or ends, or FOREVER."""
+        moments = [m for order in self.terms.orders for m in (order.effective, order.expires) if m > at]
+        return min(moments, default=FOREVER)
+
+    def verify(self) -> None:
+        """Check the digest over the whole content.
+
+        Raises:
+            GenerationError: It does not match: the file was damaged.
+        """
+        if _digest(_terms_to_json(self.terms), self._sections) != self.digest:
+            raise GenerationError("the generation's content does not match its digest: the file was damaged")
+
+
+def write_generation(terms: PolicyTerms, names: Mapping[bytes, int], *, serial: int, at: float) -> tuple[bytes, str]:
+    """Lay a generation out as octets.
+
+    Args:
+        terms: All but the names.
+        names: Lower-cased wire names with the number of each one's claim set.
+        serial: Counts up with each change of policy.
+        at: Unix seconds, for the record.
+
+    Returns:
+        (the file's octets, the digest: SHA-256 in hex over all content but serial and time).
+    """
+    ordered = sorted(names)
+    arrays = dict(zip(_SECTIONS, fill(slots_for(len(ordered)), ordered, [names[n] for n in ordered]), strict=True))
+    content = _terms_to_json(terms)
+    digest = _digest(content, arrays)
+    sections = {}
+    offset = 0
+    for name, array in arrays.items():
+        sections[name] = (offset, memoryview(array).nbytes)
+        offset = _aligned(offset + memoryview(array).nbytes)
+    header = json.dumps({
+        "serial": serial, "digest": digest, "compiled_at": at, "names": len(ordered), "terms": content, "sections": sections,
+    }).encode()  # fmt: skip
+    start = _aligned(len(MAGIC) + 8 + len(header))
+    out = bytearray(start + offset)
+    out[: len(MAGIC) + 8] = MAGIC + struct.pack("<Q", len(header))
+    out[len(MAGIC) + 8 : len(MAGIC) + 8 + len(header)] = header
+    for name, array in arrays.items():
+        first, octets = sections[name]
+        out[start + first : start + first + octets] = memoryview(array).cast("B")
+    return bytes(out), digest
+
+
+def _aligned(offset: int) -> int:
+    return (offset + 63) // 64 * 64
+
+
+def _digest(terms: dict[str, object], arrays: Mapping[str, memoryview | bytes]) -> str:
+    digest = hashlib.sha256(json.dumps(terms, sort_keys=True).encode())
+    for name in _SECTIONS:
+        digest.update(arrays[name])
+    return digest.hexdigest()
+
+
+def _open(octets: memoryview) -> tuple[dict, dict[str, memoryview]]:  # type: ignore[type-arg]
+    start = len(MAGIC) + 8
+    if bytes(octets[: len(MAGIC)]) != MAGIC:
+        raise GenerationError(
+            "not a generation file, or one of another version: compile it again with `interdict reload`"
+        )
+    try:
+        (length,) = struct.unpack_from("<Q", octets, len(MAGIC))
+        header = json.loads(bytes(octets[start : start + length]))
+        sections = {}
+        first = _aligned(start + length)
+        for name in _SECTIONS:
+            offset, size = header["sections"][name]
+            sections[name] = octets[first + offset : first + offset + size]
+            if len(sections[name]) != size:
+                raise GenerationError("the generation file is cut short")
+    except (struct.error, ValueError, KeyError, TypeError) as error:
+        raise GenerationError(f"the generation file is damaged: {error}") from None
+    return header, sections
+
+
+def _terms_to_json(terms: PolicyTerms) -> dict[str, object]:
+    return {
+        "allowed_networks": terms.allowed_networks,
+        "groups": [[g.name, g.networks] for g in terms.groups],
+        "orders": [
+            [o.id, o.title_en, o.title_fr, o.basis.value, o.effective, None if o.expires == FOREVER else o.expires]
+            for o in terms.orders
+        ],
+        "apps": [[a.id, a.name] for a in terms.apps],
+        "enforcements": [[e.order, e.groups, e.mode.value, e.action.value] for e in terms.enforcements],
+        "claim_sets": [[[c.order, c.app, int(c.exact)] for c in claims] for claims in terms.claim_sets],
+        "block_ttl": terms.block_ttl,
+        "sinkhole": [terms.sinkhole_ipv4, terms.sinkhole_ipv6],
+    }
+
+
+def _terms_from_json(terms: dict) -> PolicyTerms:  # type: ignore[type-arg]
+    return PolicyTerms(
+        tuple(terms["allowed_networks"]),
+        tuple(GroupEntry(name, tuple(networks)) for name, networks in terms["groups"]),
+        tuple(
+            OrderEntry(id_, en, fr, Basis(basis), effective, FOREVER if expires is None else expires)
+            for id_, en, fr, basis, effective, expires in terms["orders"]
+        ),
+        tuple(AppEntry(id_, name) for id_, name in terms["apps"]),
+        tuple(EnforcementEntry(o, tuple(gs), Mode(m), Action(a)) for o, gs, m, a in terms["enforcements"]),
+        tuple(tuple(Claim(o, a, bool(x)) for o, a, x in claims) for claims in terms["claim_sets"]),
+        terms["block_ttl"],
+        tuple(terms["sinkhole"][0]),
+        tuple(terms["sinkhole"][1]),
+    )

@@ -1,0 +1,285 @@
+"""TCP from clients (RFC 7766): many queries on a connection at once, answered as they are ready.
+
+Everything a client can hold on to is bounded: connections in all and per address, queries under way per connection, octets
+waiting for a client that does not read, and the time it may be idle or keep half a message. When all places are taken,
+the connection that has been idle longest makes room, so half-open ones lock nobody out.
+"""
+
+import asyncio
+import socket
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from resolver.transport.udp import Answerer
+
+WRITE_HIGH_WATER = 128 * 1024  # octets waiting for a client before its next queries are left unread
+SWEEP_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTerms:
+    """Limits; `idle_timeout` in seconds. `per_client` 0 stands for no limit."""
+
+    connections: int = 1024
+    per_client: int = 256
+    idle_timeout: float = 10.0
+    in_flight: int = 256
+
+
+class StreamServer:
+    """All TCP connections of one worker."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        answerer: Answerer,
+        terms: StreamTerms,
+        sockaddr: Callable[[str, int], bytes],
+        now: Callable[[], float],
+    ) -> None:
+        """Set up; `listen` opens the doors.
+
+        Args:
+            loop: The worker's.
+            answerer: What to answer.
+            terms: Limits.
+            sockaddr: Makes the 28 octets of an address for hit records.
+            now: Monotonic seconds.
+        """
+        self._loop = loop
+        self._answerer = answerer
+        self.terms = terms
+        self._sockaddr = sockaddr
+        self.now = now
+        self._connections: OrderedDict[_Connection, None] = OrderedDict()  # least recently active first
+        self._per_client: dict[str, int] = {}
+        self._servers: list[asyncio.Server] = []
+        self._sweeper: asyncio.TimerHandle | None = None
+        self.evicted = 0
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    async def listen(self, sock: socket.socket) -> None:
+        """Accept connections from a listening socket."""
+        self._servers.append(await self._loop.create_server(lambda: _Connection(self), sock=sock))
+        if self._sweeper is None:
+            self._sweep()
+
+    async def close(self, patience: float) -> None:
+        """Stop accepting, let what is in flight be answered for so many seconds, and close."""
+        for server in self._servers:
+            server.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        end = self.now() + patience
+        for connection in list(self._connections):
+            connection.stop_reading()
+        while any(connection.in_flight for connection in self._connections) and self.now() < end:
+            await asyncio.sleep(0.02)
+        for connection in list(self._connections):
+            connection.close()
+
+    def admit(self, connection: "_Connection") -> bool:
+        """Take a connection in, if need be in the place of the one that was idle longest; False: there is no place."""
+        terms = self.terms
+        held = self._per_client.get(connection.host, 0)
+        if terms.per_client and held >= terms.per_client and not self._evict(connection.host):
+            return False
+        if len(self._connections) >= terms.connections and not self._evict(None):
+            return False
+        self._connections[connection] = None
+        self._per_client[connection.host] = self._per_client.get(connection.host, 0) + 1
+        return True
+
+    def _evict(self, host: str | None) -> bool:
+        for connection in self._connections:
+            if not connection.in_flight and (host is None or connection.host == host):
+                self.evicted += 1
+                connection.abort()
+                return True
+        return False
+
+    def release(self, connection: "_Connection") -> None:
+        """Let a connection's place go."""
+        if self._connections.pop(connection, self) is self:
+            return
+        left = self._per_client[connection.host] - 1
+        if left:
+            self._per_client[connection.host] = left
+        else:
+            del self._per_client[connection.host]
+
+    def touch(self, connection: "_Connection") -> None:
+        """Note that a connection did something useful just now."""
+        if connection in self._connections:
+            self._connections.move_to_end(connection)
+
+    def address(self, host: str, port: int) -> tuple[bytes, bytes]:
+        """(4 or 16 octets, 28 octets) of a client's address."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.inet_pton(family, host.partition("%")[0]), self._sockaddr(host, port)
+
+    def answer(
+        self, packet: bytes, address: bytes, sockaddr: bytes, later: Callable[[bytes | None], None]
+    ) -> bytes | None:
+        """Pass a query on to the house."""
+        return self._answerer.answer(packet, address, sockaddr, "tcp", later)
+
+    def _sweep(self) -> None:
+        deadline = self.now() - self.terms.idle_timeout
+        for connection in list(self._connections):
+            if connection.active_at > deadline:
+                break  # ordered by activity: all that follow are younger
+            connection.expire()
+        self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+
+class _Connection(asyncio.Protocol):
+    """One client's connection: two octets of length before each message (RFC 1035 §4.2.2)."""
+
+    def __init__(self, server: StreamServer) -> None:
+        self._server = server
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._blocked = False  # the client does not read what we write
+        self._paused = False
+        self._finished = False  # the client will send no more
+        self._working = False
+        self.host = ""
+        self.in_flight = 0
+        self.active_at = server.now()
+        self._address = self._peer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        peer = transport.get_extra_info("peername")
+        if not peer:
+            transport.abort()
+            return
+        self.host = peer[0]
+        self._address, self._peer = self._server.address(peer[0], peer[1])
+        transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+        if not self._server.admit(self):
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.release(self)
+        self._transport = None
+        self._buffer.clear()
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        self._work()
+
+    def eof_received(self) -> bool:
+        # The client may have closed its sending side only: what it asked is still answered.
+        self._finished = True
+        self._close_when_done()
+        return True
+
+    def pause_writing(self) -> None:
+        self._blocked = True
+        self._breathe()
+
+    def resume_writing(self) -> None:
+        self._blocked = False
+        self._breathe()
+        self._work()
+
+    def _work(self) -> None:
+        """Answer the whole messages in the buffer, as far as the limits let us."""
+        buffer = self._buffer
+        start = 0
+        out: list[bytes] = []
+        terms = self._server.terms
+        self._working = True
+        while (
+            self._transport is not None
+            and not self._blocked
+            and self.in_flight < terms.in_flight
+            and len(buffer) - start >= 2
+        ):
+            octets = buffer[start] << 8 | buffer[start + 1]
+            if len(buffer) - start - 2 < octets:
+                break
+            packet = bytes(buffer[start + 2 : start + 2 + octets])
+            start += 2 + octets
+            self.in_flight += 1
+            reply = self._server.answer(packet, self._address, self._peer, self._later)
+            if reply is not None:
+                self.in_flight -= 1
+                out += (len(reply).to_bytes(2, "big"), reply)
+                if len(out) >= 256:
+                    self._transport.write(b"".join(out))
+                    out.clear()
+        self._working = False
+        del buffer[:start]
+        if start:
+            self.active_at = self._server.now()
+            self._server.touch(self)
+        if out and self._transport is not None:
+            self._transport.write(b"".join(out))
+        self._breathe()
+        if self._finished:
+            self._close_when_done()
+
+    def _later(self, reply: bytes | None) -> None:
+        self.in_flight -= 1
+        if self._transport is None or self._working:
+            return  # gone, or silence while its query was being read: `_work` goes on by itself
+        if reply is not None:
+            self.active_at = self._server.now()
+            self._server.touch(self)
+            self._transport.write(len(reply).to_bytes(2, "big") + reply)
+        if self._buffer:
+            self._work()
+        else:
+            self._breathe()
+        if self._finished:
+            self._close_when_done()
+
+    def _breathe(self) -> None:
+        """Read on or stop reading, as the limits say."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        full = self._blocked or self.in_flight >= self._server.terms.in_flight
+        if full and not self._paused:
+            self._transport.pause_reading()
+            self._paused = True
+        elif not full and self._paused:
+            self._transport.resume_reading()
+            self._paused = False
+
+    def _close_when_done(self) -> None:
+        if not self.in_flight and self._transport is not None and not self._blocked:
+            self._transport.close()
+
+    def expire(self) -> None:
+        """Close after too long without a whole message in or an answer out."""
+        if self._transport is None:
+            return
+        if self._blocked:
+            self._transport.abort()
+        elif not self.in_flight:
+            self._transport.close()
+            self._server.release(self)
+
+    def stop_reading(self) -> None:
+        """Take no further queries."""
+        if self._transport is not None and not self._paused and not self._transport.is_closing():
+            self._transport.pause_reading()
+            self._paused = True
+
+    def close(self) -> None:
+        """Close, sending what is still to be sent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Close at once and free the place."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._server.release(self)

@@ -1,0 +1,1 @@
+"""DNS as values: registries, names, queries, replies. No sockets, no clock, no policy."""

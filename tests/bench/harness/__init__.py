@@ -1,0 +1,6 @@
+"""The bench: servers side by side on one machine, compared by the CPU time one answered query costs.
+
+The rooms, from below: `machine` (cores, processes, memory, from /proc), `work` (what is asked and what is right),
+`servers` (how each is configured and started), `load` (the generator, and one measured run), `report` (medians and
+ratios to the floor), `command` (rounds, and the command line).
+"""
