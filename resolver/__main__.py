@@ -1,6 +1,36 @@
-"""`python -m resolver` and the installed command `interdict`."""
+"""`python -m resolver` and the installed command `interdict`.
 
-from resolver.cli.main import main
+With INTERDICT_PLAIN=1 in the environment the hot modules run as plain Python even where they were compiled: to compare the
+two, or to rule one out. `interdict --version` says which runs.
+"""
+
+import os
+import sys
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
+from pathlib import Path
+
+
+class _PlainFinder(MetaPathFinder):
+    """Finds the source of a hot module before the library that was built from it."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """The spec of `resolver.hot._x_cy` as plain Python; None for any other module."""
+        room, _, name = fullname.rpartition(".")
+        if room != "resolver.hot" or not name.endswith("_cy"):
+            return None
+        return spec_from_file_location(fullname, Path(__file__).parent / "hot" / f"{name}.py")
+
+
+def main() -> None:
+    """Run the command line."""
+    if os.environ.get("INTERDICT_PLAIN", "0") not in ("", "0"):
+        sys.meta_path.insert(0, _PlainFinder())
+    from resolver.cli.main import main as run  # only now: what it imports includes the hot modules
+
+    run()
+
 
 if __name__ == "__main__":
     main()

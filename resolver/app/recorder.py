@@ -92,7 +92,8 @@ def main(settings: RecorderSettings) -> int:
         The exit code: 0, or 1 when hits had to be left in the spool.
     """
     parent = os.getppid()
-    # The signal stays blocked and is fetched between two steps, so it never interrupts one. Threads inherit the mask.
+    # The signal stays blocked and is looked for between two steps, so it never interrupts one. Threads inherit the mask.
+    # (Not `sigtimedwait`: after SIGSTOP and SIGCONT, CPython 3.11's reports a signal that nobody sent.)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # Keys and hang-ups on a terminal reach the whole group; the supervisor says what they mean, and when.
@@ -102,7 +103,13 @@ def main(settings: RecorderSettings) -> int:
         os.nice(_NICE)
 
     def wait(seconds: float) -> bool:
-        return signal.sigtimedwait({signal.SIGTERM}, seconds) is not None or os.getppid() != parent
+        end = time.monotonic() + seconds
+        while signal.SIGTERM not in signal.sigpending() and os.getppid() == parent:
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            time.sleep(min(left, IDLE_WAIT_S))
+        return True
 
     recorder = Recorder(settings)
     server = None
@@ -201,7 +208,7 @@ class Recorder:
 
     def cells(self) -> CellCounts:
         """The workers' cells, merged; gauges only of workers that run now."""
-        workers = _number(_json_of(self._settings.status).get("workers"))
+        workers = _count(_json_of(self._settings.status).get("workers"))
         everybody: dict[int, CellCounts] = {}
         with suppress(OSError):
             for path in self._settings.cells_folder.iterdir():
@@ -216,7 +223,7 @@ class Recorder:
         told, at = _json_of(self._settings.status), time.time()
         lists, orders = told.get("lists"), told.get("orders")
         return Status(
-            generation=int(_number(told.get("generation"))),
+            generation=_count(told.get("generation")),
             digest=str(told.get("digest") or ""),
             loaded_at=_number(told.get("loaded_at")),
             orders_in_force=dict(_orders_in_force(orders if isinstance(orders, list) else [], at)),
@@ -229,8 +236,8 @@ class Recorder:
             store_errors=self._errors,
             spool_octets=folder_octets(self._settings.spool_folder),
             spool_damage={"torn": self._torn, "corrupt": self._corrupt, "unreadable": self._unreadable},
-            workers=int(_number(told.get("workers"))),
-            restarts=int(_number(told.get("restarts"))),
+            workers=_count(told.get("workers")),
+            restarts=_count(told.get("restarts")),
             version=str(told.get("version") or ""),
             hot=str(told.get("hot") or ""),
             python=platform.python_version(),
@@ -376,6 +383,10 @@ def _is_number(value: object) -> bool:
 
 def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _orders_in_force(orders: Iterable[object], at: float) -> Iterable[tuple[str, bool]]:

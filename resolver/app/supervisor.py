@@ -371,7 +371,7 @@ class Supervisor:
                 if number in (signal.SIGTERM, signal.SIGINT):
                     self._stop = True
                 elif number == signal.SIGHUP:
-                    self._begin_reload(None)
+                    self._begin_reload()
         self._reap()
 
     def _reap(self) -> None:
@@ -427,11 +427,10 @@ class Supervisor:
 
     # ---- reload ----------------------------------------------------------------------------------------------------
 
-    def _begin_reload(self, asker: socket.socket | None) -> None:
+    def _begin_reload(self, *askers: socket.socket) -> None:
         """Compile in a process of its own; whoever asks while one is under way gets the outcome of the next."""
-        askers = [asker] if asker is not None else []
         if self._reload is not None:
-            self._reload_again = (self._reload_again or []) + askers
+            self._reload_again = [*(self._reload_again or []), *askers]
             return
         reader, writer = os.pipe()
 
@@ -444,7 +443,7 @@ class Supervisor:
         pid = self._fork("interdict-cmp", work)
         os.close(writer)
         os.set_blocking(reader, False)
-        self._reload = _Reload(pid, reader, askers=askers)
+        self._reload = _Reload(pid, reader, askers=list(askers))
         self._selector.register(reader, selectors.EVENT_READ, self._on_compiled)
 
     def _compile_aside(self) -> dict[str, object]:
@@ -517,8 +516,7 @@ class Supervisor:
             self._tell(asker, outcome)
         again, self._reload_again = self._reload_again, None
         if again is not None:
-            self._begin_reload(None)
-            self._reload.askers = again
+            self._begin_reload(*again)
 
     # ---- status ----------------------------------------------------------------------------------------------------
 

@@ -132,7 +132,7 @@ def map_cells(path: Path) -> Cells:
         if file.seek(0, os.SEEK_END) != octets:
             file.truncate(0)
             file.truncate(octets)
-        return Cells(mmap.mmap(file.fileno(), octets))
+        return Cells(memoryview(mmap.mmap(file.fileno(), octets)))
 
 
 def main(settings: WorkerSettings) -> int:

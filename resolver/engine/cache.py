@@ -61,7 +61,7 @@ class Cache:
         entry = self._entries.get(key)
         if entry is None:
             return None
-        if entry.expires + self.terms.max_stale < now:
+        if entry.expires + self.terms.max_stale <= now:
             self._drop(key)
             return None
         self._entries.move_to_end(key)
@@ -87,9 +87,9 @@ class Cache:
         octets = len(key) + len(answer.body) + 80 * len(answer.ttls) + sum(map(len, answer.targets)) + _ENTRY_OVERHEAD
         entry = Entry(answer, now, now + life, octets)
         self._failures.pop(key, None)
+        if key in self._entries:
+            self._drop(key)  # even where the new answer may not be kept: what it replaces is true no longer
         if life > 0 and octets <= terms.size:
-            if key in self._entries:
-                self._drop(key)
             self._entries[key] = entry
             self.octets += octets
             while self.octets > terms.size:

@@ -21,6 +21,7 @@ T = TypeVar("T")
 FAILURES_TO_REST = 3
 FIRST_REST = 1.0  # seconds
 LONGEST_REST = 30.0
+MOST_DOUBLINGS = 5  # after which the rest is the longest anyway
 
 
 class UpstreamError(Exception):
@@ -107,11 +108,13 @@ class Upstream:
         self.rest_until = 0.0
 
     def failed(self, now: float) -> None:
-        """Take in a missing or useless reply."""
+        """Take in a missing or useless reply; at rest it changes nothing, so that a burst of failures counts once."""
+        if self.rest_until > now:
+            return
         self.failures += 1
         if self.failures >= FAILURES_TO_REST:
-            rest = min(FIRST_REST * 2 ** (self.failures - FAILURES_TO_REST), LONGEST_REST)
-            self.rest_until = now + rest
+            doublings = min(self.failures - FAILURES_TO_REST, MOST_DOUBLINGS)
+            self.rest_until = now + min(FIRST_REST * 2**doublings, LONGEST_REST)
 
 
 class Forwarder:
@@ -195,9 +198,9 @@ class Forwarder:
                 name = upstream.exchange.name
                 started = self._clock.now()
                 try:
-                    reply = await self._ask(upstream, qname, qtype, do, cd, min(self._terms.try_timeout, left), left)
+                    reply = await self._ask(upstream, qname, qtype, do, cd, end)
                 except (OSError, TimeoutError, WireError) as error:
-                    reasons[name] = "no answer in time" if isinstance(error, TimeoutError) else str(error)
+                    reasons[name] = _reason(error)
                     upstream.failed(self._clock.now())
                     outcome = "timeout" if isinstance(error, TimeoutError) else "error"
                     self._counters.upstream(name, outcome, None)
@@ -222,22 +225,40 @@ class Forwarder:
             raise UpstreamError("no upstream is configured")
         raise UpstreamError("; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "no time left")
 
-    async def _ask(
-        self, upstream: Upstream, qname: bytes, qtype: int, do: bool, cd: bool, wait: float, left: float
-    ) -> Reply:
+    async def _ask(self, upstream: Upstream, qname: bytes, qtype: int, do: bool, cd: bool, end: float) -> Reply:
+        ask = upstream.exchange
         query = write_query(qname, qtype, 0, do=do, cd=cd, edns=upstream.edns, udp_octets=UDP_OCTETS)
-        reply = await upstream.exchange.over_udp(query, read_reply, wait)
-        if upstream.edns and not reply.has_opt and reply.answer.rcode in (Rcode.FORMERR, Rcode.NOTIMP):
-            # A server that knows no EDNS says so like this (RFC 6891 §7): asked again in the old form, now and from now on.
-            upstream.edns = False
+        reply = await ask.over_udp(query, read_reply, min(self._terms.try_timeout, self._left(end)))
+        if upstream.edns and _knows_no_edns(reply):
+            # A server that knows no EDNS says so like this (RFC 6891 §7): asked again in the old form, and from now on if
+            # that was it; a question that it can not take in either form says nothing about EDNS.
             query = write_query(qname, qtype, 0, do=False, cd=cd, edns=False, udp_octets=UDP_OCTETS)
-            reply = await upstream.exchange.over_udp(query, read_reply, wait)
+            reply = await ask.over_udp(query, read_reply, min(self._terms.try_timeout, self._left(end)))
+            upstream.edns = _knows_no_edns(reply)
         if reply.truncated:
-            reply = await upstream.exchange.over_tcp(query, read_reply, left)
+            reply = await ask.over_tcp(query, read_reply, self._left(end))
             if reply.truncated:
                 raise WireError(None, None, "truncated over TCP")
         return reply
 
+    def _left(self, end: float) -> float:
+        left = end - self._clock.now()
+        if left <= 0:
+            raise TimeoutError
+        return left
+
     def _by_health(self) -> list[Upstream]:
         now = self._clock.now()
         return sorted(self.upstreams, key=lambda u: (u.rest_until > now, u.rest_until if u.rest_until > now else u.rtt))
+
+
+def _knows_no_edns(reply: Reply) -> bool:
+    return not reply.has_opt and reply.answer.rcode in (Rcode.FORMERR, Rcode.NOTIMP)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error)

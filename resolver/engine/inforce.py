@@ -58,8 +58,9 @@ class PolicyInForce:
             return None
         memo = self._memos.get(view.group)
         if memo is None:
-            share = self._ready_answers // max(1, len(self.generation.terms.groups))
-            memo = self._memos[view.group] = ViewMemo(max(1024, share))
+            memo = self._memos[view.group] = ViewMemo(self._ready_answers)
+        if self.ready_answers() >= self._ready_answers:
+            max(self._memos.values(), key=ViewMemo.size).halve()
         if address not in self.sources:
             if len(self.sources) >= _MAX_SOURCES:
                 self.sources.clear()

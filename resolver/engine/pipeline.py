@@ -155,30 +155,36 @@ class Pipeline:
         if task is None:
             busy = error_answer(Rcode.SERVFAIL, ExtendedError(Ede.OTHER, "too many questions under way"))
             return self._reply(wanted.packet, wanted.client, query, busy, wanted.view, wanted.observed, "local")
+        entry: Entry | None = None
+        reason = ""
         try:
             if stale is None:
                 entry = await asyncio.shield(task)
             else:
                 entry = await asyncio.wait_for(asyncio.shield(task), STALE_WAIT)
         except (UpstreamError, TimeoutError) as error:
+            reason = str(error)
             if stale is not None:
                 stale.retry_at = self._clock.now() + STALE_RETRY
-                return self._stale(wanted)
-            key = cache_key(query.qname, query.qtype, do=query.do, cd=bool(query.flags & CD))
-            failure = self._cache.failure(key, self._clock.now()) or error_answer(
-                Rcode.SERVFAIL, ExtendedError(Ede.NETWORK_ERROR, str(error))
-            )
-            return self._reply(wanted.packet, wanted.client, query, failure, wanted.view, wanted.observed, "upstream")
+
         # The policy may have changed while we waited: the answer is judged by what is in force now, not then.
         at = self._clock.at()
         self._policy.turn(at)
-        view, verdict = wanted.view, wanted.observed
-        current = self._policy.view_of(wanted.client.address, at)
-        if current is not view:
-            view, verdict = current, judge_query(query.qname, current)
+        view = self._policy.view_of(wanted.client.address, at)
+        if view is not wanted.view:
+            verdict = judge_query(query.qname, view)
             if verdict is not None and verdict.mode is Mode.ENFORCE:
                 return self._enforce(wanted.packet, wanted.client, query, view, verdict, verdict.owner_offset)
-        return self._judged(wanted.packet, wanted.client, query, view, verdict, entry, "upstream")
+            wanted = replace(wanted, view=view, observed=verdict)
+        if entry is not None:
+            return self._judged(wanted.packet, wanted.client, query, view, wanted.observed, entry, "upstream")
+        if stale is not None:
+            return self._stale(wanted)
+        key = cache_key(query.qname, query.qtype, do=query.do, cd=bool(query.flags & CD))
+        failure = self._cache.failure(key, self._clock.now()) or error_answer(
+            Rcode.SERVFAIL, ExtendedError(Ede.NETWORK_ERROR, reason)
+        )
+        return self._reply(wanted.packet, wanted.client, query, failure, view, wanted.observed, "upstream")
 
     def _stale(self, wanted: Wanted) -> bytes | None:
         assert wanted.stale is not None
@@ -204,19 +210,27 @@ class Pipeline:
         if answer.targets:
             found = judge_answer(answer.targets, view)
             if found is not None and found.mode is Mode.ENFORCE:
-                return self._enforce(packet, client, query, view, found, 0)
+                return self._enforce(packet, client, query, view, found, 0, lasting=False)
             verdict = verdict or found
         return self._reply(packet, client, query, answer, view, verdict, source, entry)
 
     def _enforce(
-        self, packet: bytes, client: Client, query: Query, view: View, verdict: Verdict, apex: int
+        self,
+        packet: bytes,
+        client: Client,
+        query: Query,
+        view: View,
+        verdict: Verdict,
+        apex: int,
+        lasting: bool = True,
     ) -> bytes | None:
+        """Give what policy puts in the answer's place; `lasting` where QNAME alone decided, whatever upstreams say."""
         if verdict.action is Action.DROP:
             self._record(client, query, view, verdict, None)
             self._count(client, view.group, query, None, "policy", verdict)
             return None
         answer = policy_answer(query, verdict, view.generation.terms, view.generation.serial, apex)
-        return self._reply(packet, client, query, answer, view, verdict, "policy")
+        return self._reply(packet, client, query, answer, view, verdict, "policy", lasting=lasting)
 
     def _reply(
         self,
@@ -228,6 +242,7 @@ class Pipeline:
         verdict: Verdict | None,
         source: str,
         entry: Entry | None = None,
+        lasting: bool = True,
     ) -> bytes:
         """Write the reply, count it, record a hit, and let the hot memo learn what will be true again."""
         # 6. Put it together, at age 0, and let it age as the memo would, by the same function.
@@ -250,10 +265,11 @@ class Pipeline:
         # What the memo may learn: datagrams without options (a cookie or padding makes each one unlike any other), of
         # allowed clients, with an answer that only its expiry or a policy change ends.
         if client.over_udp and view is not None and not query.has_options:
-            lasting = source in ("policy", "special") or (
-                entry is not None and source in ("cache", "upstream") and ttls
-            )
-            if lasting and (entry is None or entry.expires > entry.stored):
+            if entry is None:
+                lasting = lasting and source in ("policy", "special")
+            else:
+                lasting = source in ("cache", "upstream") and bool(ttls) and entry.expires > entry.stored
+            if lasting:
                 memo = self._policy.memo_of(client.address, view)
                 if memo is not None:
                     memo.put(

@@ -36,7 +36,7 @@ POSITIONS_FILE: Final = "positions.sqlite"
 
 # SQLite waits this long for another writer (an auditor's VACUUM, say) before `put` gives up and the spool grows.
 _BUSY_S = 1.0
-# 16 MiB of log between checkpoints: fewer of them make a flood of hits measurably cheaper (tests/README.md).
+# 16 MiB of log between checkpoints: fewer of them make a flood of hits measurably cheaper.
 _CHECKPOINT_PAGES = 4000
 _DAY_S = 86_400
 

@@ -45,7 +45,7 @@ class Ready:
     until: cython.double
     stored: cython.double
     elapsed: cython.long
-    ttls: tuple
+    ttls: tuple[tuple[int, int], ...]
     hit_prefix: bytes
     hit_tail: bytes
 
@@ -89,8 +89,8 @@ class ViewMemo:
     letting go of half the memo is one assignment.
     """
 
-    young: dict
-    old: dict
+    young: dict[bytes, Ready]
+    old: dict[bytes, Ready]
     half: cython.Py_ssize_t
 
     def __init__(self, entries: int) -> None:
@@ -107,9 +107,14 @@ class ViewMemo:
     def put(self, key: bytes, ready: Ready) -> cython.void:
         """File an answer under the datagram it answers, less the id."""
         if len(self.young) >= self.half:
-            self.old = self.young
-            self.young = {}
+            self.halve()
         self.young[key] = ready
+
+    @cython.ccall
+    def halve(self) -> cython.void:
+        """Let the old half go and start a new young one."""
+        self.old = self.young
+        self.young = {}
 
     def size(self) -> int:
         """How many answers are held."""
@@ -125,14 +130,14 @@ class Batch:
     a datagram was passed on, later headers are pointed at their slots so that the sent ones stay together.
     """
 
-    arena: object
-    names: object
-    received: object
-    send_headers: object
-    send_vectors: object
-    counts: object
-    slot_of: list
-    passed: list
+    arena: "mmap"
+    names: "mmap"
+    received: memoryview
+    send_headers: memoryview
+    send_vectors: memoryview
+    counts: memoryview
+    slot_of: list[int]
+    passed: list[int]
     arena_address: cython.ulonglong
     names_address: cython.ulonglong
     controls_address: cython.ulonglong
@@ -193,7 +198,7 @@ class Batch:
         Returns:
             The hit records of the batch, one after another.
         """
-        hits: list = []
+        hits: list[bytes] = []
         sent: cython.Py_ssize_t = 0
         i: cython.Py_ssize_t
         size: cython.Py_ssize_t
@@ -204,8 +209,8 @@ class Batch:
         memo: ViewMemo | None
         ready: Ready | None
         reply: bytes
-        slot_of: list = self.slot_of
-        passed: list = []
+        slot_of: list[int] = self.slot_of
+        passed: list[int] = []
         if cython.compiled:
             arena: cython.uchar[::1] = self.arena
             names: cython.uchar[::1] = self.names

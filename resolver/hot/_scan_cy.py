@@ -73,7 +73,7 @@ def read_name(message: bytes, start: cython.Py_ssize_t) -> bytes:
     limit: cython.Py_ssize_t = start  # a pointer must lead before the piece of the name that holds it
     octets: cython.Py_ssize_t = 1
     n: cython.Py_ssize_t
-    parts: list = []
+    parts: list[bytes] = []
     if i < 0:
         return b""
     while i < end:
@@ -102,7 +102,7 @@ def read_name(message: bytes, start: cython.Py_ssize_t) -> bytes:
 @cython.boundscheck(False)
 @cython.wraparound(False)
 @cython.ccall
-def scan_query(message: bytes) -> tuple:
+def scan_query(message: bytes) -> tuple[int, int, int]:
     """Find the question and the OPT record of a query.
 
     Returns:
@@ -168,13 +168,12 @@ def scan_query(message: bytes) -> tuple:
 @cython.boundscheck(False)
 @cython.wraparound(False)
 @cython.ccall
-def scan_records(message: bytes, start: cython.Py_ssize_t) -> list:
+def scan_records(message: bytes, start: cython.Py_ssize_t) -> list[tuple[int, int, int, int, int, int]] | None:
     """Walk every record after the question of a reply.
 
     Returns:
         One (section, type_offset, rtype, rdata_start, rdata_end, owner) per record, in order; section is 0 answer,
-        1 authority, 2 additional; `owner` is where the owner name begins. None stands for a message that is not well
-        formed to its end.
+        1 authority, 2 additional; `owner` is where the owner name begins. None for a message that is not well formed to its end.
     """
     end: cython.Py_ssize_t = len(message)
     i: cython.Py_ssize_t = start
@@ -182,25 +181,25 @@ def scan_records(message: bytes, start: cython.Py_ssize_t) -> list:
     stop: cython.Py_ssize_t
     section: cython.int
     k: cython.int
-    found: list = []
+    found: list[tuple[int, int, int, int, int, int]] = []
     for section in range(3):
         for k in range(message[6 + 2 * section] << 8 | message[7 + 2 * section]):
             owner = i
             i = skip_name(message, i, True)
             if i < 0 or i + 10 > end:
-                return [None]
+                return None
             stop = i + 10 + (message[i + 8] << 8 | message[i + 9])
             if stop > end:
-                return [None]
+                return None
             found.append((section, i, message[i] << 8 | message[i + 1], i + 10, stop, owner))
             i = stop
     if i != end:
-        return [None]
+        return None
     return found
 
 
 @cython.ccall
-def age(octets: bytes, ttls: tuple, elapsed: cython.long) -> bytes:
+def age(octets: bytes, ttls: tuple[tuple[int, int], ...], elapsed: cython.long) -> bytes:
     """The same octets with each TTL less by `elapsed` seconds, not below zero.
 
     Args:

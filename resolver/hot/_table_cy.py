@@ -31,10 +31,16 @@ def fingerprint(name: bytes) -> int:
 class NameTable:
     """A read-only table over three buffers of equal length and a pool of names."""
 
-    fingerprints: cython.ulonglong[:]
-    claim_sets: cython.uint[:]
-    places: cython.uint[:]
-    pool: object
+    if cython.compiled:
+        fingerprints: cython.ulonglong[:]
+        claim_sets: cython.uint[:]
+        places: cython.uint[:]
+        pool: object
+    else:
+        fingerprints: memoryview
+        claim_sets: memoryview
+        places: memoryview
+        pool: memoryview
     slots: cython.ulonglong
 
     def __init__(self, fingerprints: memoryview, claim_sets: memoryview, places: memoryview, pool: memoryview) -> None:
@@ -78,7 +84,7 @@ class NameTable:
 
     @cython.boundscheck(False)
     @cython.wraparound(False)
-    def covering(self, name: bytes) -> list:
+    def covering(self, name: bytes) -> list[tuple[int, int]]:
         """Every listed name that equals `name` or stands above it.
 
         Args:
@@ -87,7 +93,7 @@ class NameTable:
         Returns:
             (offset, claim set) pairs, longest listed name first; `name[offset:]` is the listed name.
         """
-        found: list = []
+        found: list[tuple[int, int]] = []
         i: cython.Py_ssize_t = 0
         n: cython.Py_ssize_t
         claim_set: cython.longlong
@@ -134,7 +140,7 @@ def slots_for(names: int) -> int:
     return names + names // 5 + 8
 
 
-def fill(slots: int, names: list[bytes], claim_sets: list[int]) -> tuple[memoryview, memoryview, memoryview, bytes]:
+def fill(slots: int, names: list[bytes], claim_sets: list[int]) -> tuple[memoryview, memoryview, memoryview, memoryview]:
     """Build the buffers of a table: (fingerprints, claim sets, places, pool).
 
     Args:
@@ -155,4 +161,4 @@ def fill(slots: int, names: list[bytes], claim_sets: list[int]) -> tuple[memoryv
         sets[slot] = claim_set
         places[slot] = place
         place += len(name)
-    return fingerprints, sets, places, b"".join(names)
+    return fingerprints, sets, places, memoryview(b"".join(names))

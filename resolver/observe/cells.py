@@ -13,6 +13,7 @@ labels are all `other`. A name that starts with `=` is a gauge: set, not added.
 """
 
 import json
+from mmap import mmap
 from typing import Final
 
 CAPACITY: Final = 4096
@@ -21,7 +22,7 @@ _CELL_OCTETS = 8 + _SLOT_OCTETS
 _MAX_LABEL_OCTETS = _SLOT_OCTETS - 2
 OTHER: Final = "other"
 
-Writable = bytearray | memoryview
+Writable = bytearray | memoryview | mmap
 
 
 class Cells:

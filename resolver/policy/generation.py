@@ -225,14 +225,15 @@ def write_generation(terms: PolicyTerms, names: Mapping[bytes, int], *, serial: 
         (the file's octets, the digest: SHA-256 in hex over all content but serial and time).
     """
     ordered = sorted(names)
-    arrays = dict(zip(_SECTIONS, fill(slots_for(len(ordered)), ordered, [names[n] for n in ordered]), strict=True))
+    filled = fill(slots_for(len(ordered)), ordered, [names[n] for n in ordered])
+    arrays = {name: array.cast("B") for name, array in zip(_SECTIONS, filled, strict=True)}
     content = _terms_to_json(terms)
     digest = _digest(content, arrays)
     sections = {}
     offset = 0
     for name, array in arrays.items():
-        sections[name] = (offset, memoryview(array).nbytes)
-        offset = _aligned(offset + memoryview(array).nbytes)
+        sections[name] = (offset, array.nbytes)
+        offset = _aligned(offset + array.nbytes)
     header = json.dumps({
         "serial": serial, "digest": digest, "compiled_at": at, "names": len(ordered), "terms": content, "sections": sections,
     }).encode()  # fmt: skip
@@ -242,7 +243,7 @@ def write_generation(terms: PolicyTerms, names: Mapping[bytes, int], *, serial: 
     out[len(MAGIC) + 8 : len(MAGIC) + 8 + len(header)] = header
     for name, array in arrays.items():
         first, octets = sections[name]
-        out[start + first : start + first + octets] = memoryview(array).cast("B")
+        out[start + first : start + first + octets] = array
     return bytes(out), digest
 
 
@@ -250,7 +251,7 @@ def _aligned(offset: int) -> int:
     return (offset + 63) // 64 * 64
 
 
-def _digest(terms: dict[str, object], arrays: Mapping[str, memoryview | bytes]) -> str:
+def _digest(terms: dict[str, object], arrays: Mapping[str, memoryview]) -> str:
     digest = hashlib.sha256(json.dumps(terms, sort_keys=True).encode())
     for name in _SECTIONS:
         digest.update(arrays[name])

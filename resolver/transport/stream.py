@@ -10,7 +10,9 @@ import socket
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
+from resolver.transport.sockets import TCP_BACKLOG
 from resolver.transport.udp import Answerer
 
 WRITE_HIGH_WATER = 128 * 1024  # octets waiting for a client before its next queries are left unread
@@ -63,7 +65,8 @@ class StreamServer:
 
     async def listen(self, sock: socket.socket) -> None:
         """Accept connections from a listening socket."""
-        self._servers.append(await self._loop.create_server(lambda: _Connection(self), sock=sock))
+        # The loop calls listen(2) again, so it has to be told the backlog again.
+        self._servers.append(await self._loop.create_server(lambda: _Connection(self), sock=sock, backlog=TCP_BACKLOG))
         if self._sweeper is None:
             self._sweep()
 
@@ -146,6 +149,7 @@ class _Connection(asyncio.Protocol):
         self._blocked = False  # the client does not read what we write
         self._paused = False
         self._finished = False  # the client will send no more
+        self._stopped = False  # we take no more
         self._working = False
         self.host = ""
         self.in_flight = 0
@@ -153,17 +157,16 @@ class _Connection(asyncio.Protocol):
         self._address = self._peer = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are none by inheritance
         peer = transport.get_extra_info("peername")
         if not peer:
-            transport.abort()
+            self._transport.abort()
             return
         self.host = peer[0]
         self._address, self._peer = self._server.address(peer[0], peer[1])
-        transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
+        self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
         if not self._server.admit(self):
-            transport.abort()
+            self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.release(self)
@@ -192,13 +195,14 @@ class _Connection(asyncio.Protocol):
     def _work(self) -> None:
         """Answer the whole messages in the buffer, as far as the limits let us."""
         buffer = self._buffer
-        start = 0
+        start = waiting = 0
         out: list[bytes] = []
         terms = self._server.terms
         self._working = True
         while (
             self._transport is not None
             and not self._blocked
+            and not self._stopped
             and self.in_flight < terms.in_flight
             and len(buffer) - start >= 2
         ):
@@ -212,9 +216,11 @@ class _Connection(asyncio.Protocol):
             if reply is not None:
                 self.in_flight -= 1
                 out += (len(reply).to_bytes(2, "big"), reply)
-                if len(out) >= 256:
+                waiting += len(reply)
+                if waiting >= WRITE_HIGH_WATER:
                     self._transport.write(b"".join(out))
                     out.clear()
+                    waiting = 0
         self._working = False
         del buffer[:start]
         if start:
@@ -228,12 +234,14 @@ class _Connection(asyncio.Protocol):
 
     def _later(self, reply: bytes | None) -> None:
         self.in_flight -= 1
-        if self._transport is None or self._working:
-            return  # gone, or silence while its query was being read: `_work` goes on by itself
+        if self._transport is None:
+            return
         if reply is not None:
             self.active_at = self._server.now()
             self._server.touch(self)
             self._transport.write(len(reply).to_bytes(2, "big") + reply)
+        if self._working:
+            return  # settled while its query was being read: `_work` goes on by itself
         if self._buffer:
             self._work()
         else:
@@ -245,7 +253,7 @@ class _Connection(asyncio.Protocol):
         """Read on or stop reading, as the limits say."""
         if self._transport is None or self._transport.is_closing():
             return
-        full = self._blocked or self.in_flight >= self._server.terms.in_flight
+        full = self._stopped or self._blocked or self.in_flight >= self._server.terms.in_flight
         if full and not self._paused:
             self._transport.pause_reading()
             self._paused = True
@@ -261,17 +269,16 @@ class _Connection(asyncio.Protocol):
         """Close after too long without a whole message in or an answer out."""
         if self._transport is None:
             return
-        if self._blocked:
-            self._transport.abort()
+        if self._transport.get_write_buffer_size():
+            self.abort()  # the client does not read; a close would wait for it for ever
         elif not self.in_flight:
             self._transport.close()
             self._server.release(self)
 
     def stop_reading(self) -> None:
         """Take no further queries."""
-        if self._transport is not None and not self._paused and not self._transport.is_closing():
-            self._transport.pause_reading()
-            self._paused = True
+        self._stopped = True
+        self._breathe()
 
     def close(self) -> None:
         """Close, sending what is still to be sent."""

@@ -206,11 +206,13 @@ def read_reply(message: bytes, query: bytes) -> Reply:
     if message[4:6] == b"\0\0" and rcode and len(message) == HEADER_OCTETS:
         # Old servers answer an error with a bare header; it can only stand for an error, never for data.
         return Reply(Answer(rcode), bool(flags & TC), False)
-    if message[4:6] != b"\0\1" or message[HEADER_OCTETS:question_end].lower() != query[HEADER_OCTETS:question_end]:
+    # Letter case is for QNAME only: in QTYPE and QCLASS an octet that looks like a letter is a number.
+    question = message[HEADER_OCTETS : question_end - 4].lower() + message[question_end - 4 : question_end]
+    if message[4:6] != b"\0\1" or question != query[HEADER_OCTETS:question_end]:
         raise WireError(None, None, "wrong question")
     truncated = bool(flags & TC)
     records = scan.scan_records(message, question_end)
-    if records and records[0] is None:
+    if records is None:
         if truncated:
             return Reply(Answer(rcode), True, False)  # cut in the middle of a record: asked again over TCP
         raise WireError(None, None, "malformed")

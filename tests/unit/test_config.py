@@ -23,6 +23,7 @@ from resolver.config import (
     read,
 )
 from resolver.policy.documents import Action, Mode
+from resolver.policy.source import Problem, read_page
 
 SCHEMAS = Path(__file__).parents[2] / "blocklists" / "schemas"
 REGENERATE = "PYTHONPATH=. python tests/unit/test_config.py"
@@ -234,6 +235,29 @@ def test_any_value_is_read_or_refused(written: object) -> None:
     for parse in (parse_duration, parse_size, parse_endpoint, parse_network):
         with suppress(ValueError):
             parse(written)
+
+
+KEYS = sorted({key for kind in KINDS.values() for key in kind.model_fields} | {"name", "networks", "orders", "order"})
+WORDS = st.sampled_from(
+    ["a", "sinkhole", "never", "block", "192.0.2.0/24", "10s", "a.example", "*.b.example", "[::1]:53"]
+)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@given(
+    written=st.recursive(
+        st.one_of(WORDS, st.none(), st.booleans(), st.integers(-9, 99), st.floats()),
+        lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(KEYS), inner, max_size=6)),
+        max_leaves=20,
+    )
+)
+def test_any_value_is_a_document_or_told(kind: str, written: object) -> None:
+    """Values of any type in any place of any kind of document, checks across the document included."""
+    problems: list[Problem] = []
+
+    page = read_page(json.dumps(written), "x.yaml", KINDS[kind], problems)
+
+    assert (page is None) == bool(problems)
 
 
 @given(st.ip_addresses(), st.integers(1, 65535))

@@ -17,9 +17,10 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from resolver.app.recorder import Recorder, RecorderSettings
+from resolver.evidence.store import Store
 from resolver.observe.cells import Cells
 from resolver.observe.record import hit_record, hit_template, sockaddr
-from resolver.observe.spool import Spool, SpoolReader
+from resolver.observe.spool import Chunk, Spool, SpoolReader
 
 TEMPLATE = hit_template(
     generation=1, group="mobile", transport="udp", qname="chat.example.org", qtype="A", order="order-1", app="chat",
@@ -139,6 +140,17 @@ def test_a_predecessor_that_still_drains_is_waited_for(settings: RecorderSetting
     assert len(stored_rows(tmp_path)) == 10
 
 
+def test_positions_of_segments_that_are_gone_are_forgotten(settings: RecorderSettings, tmp_path: Path) -> None:
+    """A recorder that died between removing a segment and forgetting it leaves nothing behind for ever."""
+    store = Store("node-1", settings.sqlite, settings.jsonl)
+    store.put([Chunk("w000-0000000000000001.spool", 10, [])])
+    store.close()
+    Recorder(settings).run(Waits())
+    store = Store("node-1", settings.sqlite, settings.jsonl)
+    assert store.positions() == {}
+    store.close()
+
+
 def test_damage_is_counted_and_passed(settings: RecorderSettings, tmp_path: Path) -> None:
     """A torn tail and a corrupt segment cost what is torn and corrupt, and show in the status."""
     (settings.spool_folder / "w000-0000000000000001.spool").write_bytes(hits(0, 0, 2) + hits(0, 2, 1)[:-1])
@@ -197,6 +209,7 @@ def test_the_supervisors_file_is_exposed(settings: RecorderSettings) -> None:
     "told",
     [
         "", "{", "[]", "null", '{"orders": 1, "lists": []}', '{"orders": [1, {"id": 2}], "lists": {"a": "b"}}',
+        '{"workers": Infinity, "generation": NaN}',
         '{"workers": "two", "generation": null, "loaded_at": "now", "digest": 0}',
     ],
 )  # fmt: skip
@@ -301,9 +314,12 @@ def test_silent_connections_lock_no_scraper_out(scraped: Scraped) -> None:
     """Many connections that say nothing are cut off for one that does."""
     scraped.start()
     with ExitStack() as open_connections:
-        for _ in range(60):
-            open_connections.enter_context(socket.create_connection(("127.0.0.1", scraped.port)))
+        silent = [
+            open_connections.enter_context(socket.create_connection(("127.0.0.1", scraped.port), timeout=5))
+            for _ in range(60)
+        ]
         assert scraped.get("/metrics")[0] == 200
+        assert silent[0].recv(1) == b""
 
 
 @pytest.mark.slow

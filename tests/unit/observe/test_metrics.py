@@ -129,7 +129,10 @@ def test_nothing_known_yet_is_still_an_exposition() -> None:
 
 def test_a_bucket_without_a_cell_of_its_own_is_above_all_bounds() -> None:
     """Counts that overflowed into `other` keep the histogram's count right."""
-    cells = {("upstream_seconds_bucket", "other", "0.1"): 1, ("upstream_seconds_bucket", "other", "other"): 2}
+    cells: dict[tuple[str, ...], int] = {
+        ("upstream_seconds_bucket", "other", "0.1"): 1,
+        ("upstream_seconds_bucket", "other", "other"): 2,
+    }
     exposed = samples(expose(cells, Status()))
     assert exposed["interdict_upstream_latency_seconds_count", frozenset({("upstream", "other")})] == 3
 

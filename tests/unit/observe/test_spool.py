@@ -228,10 +228,11 @@ from tests.unit.observe.test_spool import AT, OCTETS, hit
 # A file that may grow to 7½ records: the write that crosses it is cut short, the next one is refused.
 resource.setrlimit(resource.RLIMIT_FSIZE, (OCTETS * 15 // 2, resource.RLIM_INFINITY))
 spool = Spool(Path(sys.argv[1]), 0, 1 << 20)
-for number in range(0, 30, 3):
-    spool.append(hit(number) + hit(number + 1) + hit(number + 2), 3, AT + number)
+batch = int(sys.argv[2])
+for number in range(0, 36, batch):
+    spool.append(b"".join(hit(number + i) for i in range(batch)), batch, AT + number)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-spool.append(hit(30), 1, AT + 30)
+spool.append(hit(36), 1, AT + 36)
 print(spool.spooled, spool.lost)
 """
 
@@ -244,19 +245,46 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
 
 
-def test_a_write_cut_short_leaves_whole_records_and_a_gap(tmp_path: Path, reader: SpoolReader) -> None:
+@pytest.mark.parametrize("batch", [3, 9])
+def test_a_write_cut_short_leaves_whole_records_and_a_gap(tmp_path: Path, reader: SpoolReader, batch: int) -> None:
     """When the kernel refuses in the middle of a batch, each hit is either readable or counted as lost, never both."""
     said = subprocess.run(
-        run_python(FULL_DISK, str(tmp_path)), env=environment(), check=True, capture_output=True, text=True, timeout=30
-    ).stdout
+        run_python(FULL_DISK, str(tmp_path), str(batch)),
+        env=environment(), check=True, capture_output=True, text=True, timeout=30,
+    ).stdout  # fmt: skip
     spooled, lost = map(int, said.split())
     records = drain(reader)
-    assert spooled + lost == 31
+    assert spooled + lost == 37
     assert lost > 0
     assert len(numbers(records)) == spooled == len(set(numbers(records)))
     assert sum(gap.lost for gap in gaps(records)) == lost
     assert reader.torn == reader.corrupt == 0
-    assert numbers(records)[-1] == 30
+    assert numbers(records)[-1] == 36
+
+
+NO_SPACE_AT_ALL = """
+import resource, sys
+from pathlib import Path
+from resolver.observe.spool import Spool
+from tests.unit.observe.test_spool import AT, hit
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+spool = Spool(Path(sys.argv[1]), 0, 1 << 20)
+for number in range(5):
+    spool.append(hit(number), 1, AT + number)
+spool.close(AT + 5)
+print(spool.spooled, spool.lost)
+"""
+
+
+def test_a_full_disk_is_not_littered_with_empty_segments(tmp_path: Path) -> None:
+    """Each attempt that the kernel refuses takes its file away again."""
+    said = subprocess.run(
+        run_python(NO_SPACE_AT_ALL, str(tmp_path)),
+        env=environment(), check=True, capture_output=True, text=True, timeout=30,
+    ).stdout  # fmt: skip
+    assert said.split() == ["0", "5"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_torn_tail_of_a_dead_writer_is_passed_over_and_counted(tmp_path: Path, reader: SpoolReader) -> None:

@@ -1,0 +1,1 @@
+"""The command `interdict`: verbs over what the floors below do. Reads clocks, prints, and sets exit codes."""
