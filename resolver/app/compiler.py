@@ -1,7 +1,7 @@
 """From configuration and documents to a generation file: read, checked, compiled, written aside, put in place.
 
-Runs in a process of its own (`resolver/DESIGN.md`, processes), so that a large compile never holds up an answer, and in the
-command line's for `check` and `explain`, which write nothing.
+Runs in a process of its own, so that a large compile never holds up an answer, and in the command line's for `check` and
+`explain`, which write nothing.
 """
 
 import os
@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from resolver.app.machine import read_config
 from resolver.config import Config
 from resolver.feeds.files import read_documents, shipped
 from resolver.policy.compile import Enforcement, PolicySettings, compile_generation
@@ -18,6 +19,7 @@ from resolver.policy.source import PolicyError, Problem, did_you_mean
 
 KEPT_GENERATIONS = 20
 _SUFFIX = ".generation"
+_RELOADED = ("policy", "groups", "allowed_networks")  # the keys of the configuration that go into a generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,30 @@ def write_policy(config: Config, source: str, folder: Path, at: float) -> Path:
     for old in [*files, path][:-KEPT_GENERATIONS]:
         old.unlink(missing_ok=True)
     return path
+
+
+def compile_aside(config_path: Path | None, running: Config, folder: Path, at: float) -> dict[str, object]:
+    """What the compiler process does on a reload, and says in JSON.
+
+    Args:
+        config_path: The configuration file, read anew.
+        running: The configuration that the server was started with.
+        folder: Of generations.
+        at: Unix seconds.
+
+    Returns:
+        `problems`, a line each; or `path` of the generation and `needs_restart`, the keys that only a start takes in.
+    """
+    try:
+        config = read_config(config_path)
+        path = write_policy(config, str(config_path or "defaults"), folder, at)
+    except PolicyError as error:
+        return {"problems": [str(problem) for problem in error.problems]}
+    except OSError as error:
+        return {"problems": [f"can not write to {folder}: {error.strerror}; make room or give permission"]}
+    ours, theirs = running.model_dump(mode="json"), config.model_dump(mode="json")
+    fixed = [key for key in ours if key not in _RELOADED and ours[key] != theirs[key]]
+    return {"path": str(path), "needs_restart": fixed}
 
 
 def generation_files(folder: Path) -> list[Path]:

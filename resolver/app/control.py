@@ -7,8 +7,8 @@ socket lies in the state folder and is open to the account that runs the supervi
 import json
 import os
 import socket
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SOCKET_NAME = "control.sock"

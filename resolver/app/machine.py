@@ -1,7 +1,10 @@
 """What a configuration leaves to the machine it runs on: host name, processors, folders, the system's resolvers."""
 
+import contextlib
+import fcntl
 import os
 import pwd
+import resource
 import socket
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -65,6 +68,22 @@ class StatePaths:
         """The state of the policy, for the recorder."""
         return self.run / "status.json"
 
+    def lock(self) -> int:
+        """Claim the state folder for this process; returns a file descriptor that holds the claim.
+
+        Raises:
+            SettingsError: Another server has it.
+        """
+        fd = os.open(self.run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(fd)
+            raise SettingsError(
+                f"another server runs with the state folder {self.root}; stop it, or set `state_dir` to another folder"
+            ) from None
+        return fd
+
     def make(self) -> None:
         """Make the folders.
 
@@ -76,7 +95,7 @@ class StatePaths:
                 folder.mkdir(mode=0o750, parents=True, exist_ok=True)
             except OSError as error:
                 raise SettingsError(
-                    f"can not make the folder {folder} ({error.strerror}); set `state_dir` to one that can be written to"
+                    f"can not make the folder {folder} ({error.strerror}); set `state_dir` to another"
                 ) from None
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise SettingsError(
@@ -161,6 +180,14 @@ def account(name: str) -> tuple[int, int]:
             f"`user: {name}`: there is no such account; make it (`useradd --system {name}`) or leave `user` out"
         ) from None
     return found.pw_uid, found.pw_gid
+
+
+def raise_file_limit() -> None:
+    """As many open files as the system lets us have: connections and upstream sockets are files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _is_loopback(host: str) -> bool:

@@ -92,7 +92,7 @@ def main(settings: RecorderSettings) -> int:
         The exit code: 0, or 1 when hits had to be left in the spool.
     """
     parent = os.getppid()
-    # The signal stays blocked and is looked for between two steps, so it never interrupts one. Threads inherit the mask.
+    # The signal stays blocked and is looked for between two steps, so it interrupts none. Threads inherit the mask.
     # (Not `sigtimedwait`: after SIGSTOP and SIGCONT, CPython 3.11's reports a signal that nobody sent.)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -221,7 +221,7 @@ class Recorder:
     def status(self) -> Status:
         """What is exposed besides cells: the supervisor's file, the store and the spool."""
         told, at = _json_of(self._settings.status), time.time()
-        lists, orders = told.get("lists"), told.get("orders")
+        lists, orders, reload = told.get("lists"), told.get("orders"), told.get("last_reload")
         return Status(
             generation=_count(told.get("generation")),
             digest=str(told.get("digest") or ""),

@@ -4,11 +4,11 @@ It answers no DNS and loads no policy into memory. Its loop waits on one selecto
 from a worker, the end of a compile. What it forks: `compiler` (for moments), `recorder`, `worker` × N.
 
 Sockets are opened here and stay open here, so that while a worker is started again its share of the clients' datagrams
-waits in the socket instead of being lost. Start-up is all or nothing: every error is told, exit code 2, nothing half-open.
+waits in the socket instead of being lost. Start-up is all or nothing: every error is told, the exit code is 2, and
+nothing is half-open.
 """
 
 import contextlib
-import fcntl
 import gc
 import json
 import logging
@@ -23,21 +23,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from resolver import __version__
 from resolver.app import control, machine, recorder
-from resolver.app.compiler import compile_policy, document_folders, list_times, write_policy
-from resolver.app.machine import SettingsError, StatePaths
-from resolver.app.worker import WorkerSettings, exit_process, name_process, open_generation
+from resolver.app.compiler import compile_aside, write_policy
+from resolver.app.machine import SettingsError
+from resolver.app.status import banner, policy_status, running_status, write_status
+from resolver.app.worker import WorkerSettings, exit_process, name_process
 from resolver.app.worker import main as worker_main
-from resolver.config import Config
 from resolver.engine.cache import CacheTerms
 from resolver.engine.forwarder import ForwarderTerms
-from resolver.feeds.files import read_documents
-from resolver.hot._scan_cy import is_compiled
-from resolver.observe import cells
-from resolver.observe.metrics import merge
 from resolver.policy.source import PolicyError
-from resolver.transport.sockets import BindError, bind_tcp, bind_udp, check_free, format_address
+from resolver.transport.sockets import BindError, bind_tcp, bind_udp, check_free
 from resolver.transport.stream import StreamTerms
 from resolver.wire import name as names
 
@@ -45,6 +40,7 @@ FIRST_PAUSE = 0.1  # seconds before a process that died is started again; double
 LONGEST_PAUSE = 5.0
 STEADY_SECONDS = 10.0  # a process that ran so long is forgiven its earlier deaths
 STOP_SECONDS = 12.0  # for workers to drain; then they are killed
+RECORDER_STOP_SECONDS = recorder.STOP_S + 5.0  # for the recorder to store what is spooled
 ACK_SECONDS = 10.0
 START_SECONDS = 30.0
 _log = logging.getLogger("interdict")
@@ -133,7 +129,7 @@ class Supervisor:
         self._open()
         self._start_children()
         self._wait_until_ready()
-        self._announce(self._banner())
+        self._announce(banner(self.status(), self._config, self._paths))
         try:
             while not self._stop:
                 self._step(self._pause())
@@ -153,12 +149,12 @@ class Supervisor:
         try:
             self._paths = machine.state_paths(config)
             self._paths.make()
-            self._lock = _lock(self._paths)
+            self._lock = self._paths.lock()
             if config.user is not None:
                 owner = machine.account(config.user)
         except SettingsError as error:
             raise StartError(str(error)) from None
-        _raise_file_limit()
+        machine.raise_file_limit()
         try:
             self._generation = write_policy(config, self._source, self._paths.generations, time.time())
         except PolicyError as error:
@@ -437,7 +433,7 @@ class Supervisor:
         def work() -> int:
             os.close(reader)
             with os.fdopen(writer, "wb") as pipe:
-                pipe.write(json.dumps(self._compile_aside()).encode())
+                pipe.write(json.dumps(self._compiled()).encode())
             return 0
 
         pid = self._fork("interdict-cmp", work)
@@ -446,20 +442,8 @@ class Supervisor:
         self._reload = _Reload(pid, reader, askers=list(askers))
         self._selector.register(reader, selectors.EVENT_READ, self._on_compiled)
 
-    def _compile_aside(self) -> dict[str, object]:
-        """What the compiler process does; its outcome is what it says."""
-        try:
-            config = machine.read_config(self._config_path)
-            path = write_policy(config, self._source, self._paths.generations, time.time())
-        except PolicyError as error:
-            return {"problems": [str(problem) for problem in error.problems]}
-        except OSError as error:
-            return {"problems": [f"can not write to {self._paths.generations}: {error.strerror}"]}
-        ours, theirs = self._config.model_dump(mode="json"), config.model_dump(mode="json")
-        fixed = [
-            key for key in ours if key not in ("policy", "groups", "allowed_networks") and ours[key] != theirs[key]
-        ]
-        return {"path": str(path), "needs_restart": fixed}
+    def _compiled(self) -> dict[str, object]:
+        return compile_aside(self._config_path, self._config, self._paths.generations, time.time())
 
     def _on_compiled(self) -> None:
         reload = self._reload
@@ -494,7 +478,8 @@ class Supervisor:
 
     def _finish_reload(self) -> None:
         reload = self._reload
-        assert reload is not None and reload.path is not None
+        assert reload is not None
+        assert reload.path is not None
         serial = int(reload.path.stem)
         behind = [worker.name for worker in self._workers if worker.is_ready and worker.generation != serial]
         for warning in reload.warnings:
@@ -558,116 +543,37 @@ class Supervisor:
 
     def status(self) -> dict[str, object]:
         """What runs, for `interdict status`."""
-        policy = self._policy_status()
-        counted = merge(*([self._cells()] * 2))
-        return {
-            **policy,
-            "listen": [format_address(e.host, e.port) for e in self._config.listen],
-            "metrics": None if self._config.metrics.listen is None else str(self._config.metrics.listen),
-            "upstreams": [format_address(u.host, u.port) for u in machine.upstream_addresses(self._config)],
-            "uptime_seconds": round(time.monotonic() - self._started, 1),
-            "config": self._source,
-            "state_dir": str(self._paths.root),
-            "processes": [
-                {"name": c.name, "pid": c.pid, "generation": c.generation if isinstance(c, _Worker) else None}
-                for c in self._children()
-            ],
-            "queries": sum(count for key, count in counted.items() if key[0] == "query"),
-            "hits_spooled": counted.get(("hits_spooled",), 0),
-            "hits_lost": counted.get(("hits_lost",), 0),
-            "cache_entries": counted.get(("=cache_entries",), 0),
-            "last_reload": self._last_reload,
-        }
-
-    def _cells(self) -> list[dict[tuple[str, ...], int]]:
-        found = []
-        for worker in self._workers:
-            with contextlib.suppress(OSError):
-                found.append(cells.read((self._paths.run / f"cells-{worker.number}").read_bytes()))
-        return found
+        processes = [(c.name, c.pid, c.generation if isinstance(c, _Worker) else None) for c in self._children()]
+        return running_status(
+            self._config,
+            self._source,
+            self._paths,
+            policy=self._policy_status(),
+            processes=processes,
+            uptime=time.monotonic() - self._started,
+            last_reload=self._last_reload,
+        )
 
     def _policy_status(self) -> dict[str, object]:
-        generation = open_generation(self._generation)
-        at = time.time()
-        terms = generation.terms
-        orders = [
-            {
-                "id": terms.orders[e.order].id,
-                "title": terms.orders[e.order].title_en,
-                "mode": e.mode.value,
-                "action": e.action.value,
-                "groups": [terms.groups[g].name for g in e.groups],
-                "in_force_from": terms.orders[e.order].effective,
-                "in_force_until": None
-                if terms.orders[e.order].expires == float("inf")
-                else terms.orders[e.order].expires,
-                "in_force": terms.orders[e.order].effective <= at < terms.orders[e.order].expires,
-            }
-            for e in terms.enforcements
-        ]
-        return {
-            "generation": generation.serial,
-            "digest": generation.digest,
-            "loaded_at": generation.compiled_at,
-            "names": generation.names,
-            "orders": orders,
-            "workers": len(self._workers),
-            "restarts": self._restarts,
-            "version": __version__,
-            "hot": "compiled" if is_compiled() else "plain",
-        }
+        return policy_status(self._generation, len(self._workers), self._restarts)
 
     def _write_status(self) -> None:
         """Rewrite what the recorder reads."""
-        status = self._policy_status()
-        try:
-            folders = document_folders(self._config)
-            status["lists"] = list_times(read_documents(folders), folders)
-        except (PolicyError, OSError):
-            status["lists"] = {}
-        aside = self._paths.status.with_suffix(".new")
-        with contextlib.suppress(OSError):
-            aside.write_text(json.dumps(status))
-            aside.replace(self._paths.status)
-
-    def _banner(self) -> str:
-        status = self.status()
-        orders = status["orders"]
-        assert isinstance(orders, list)
-        lines = [f"Interdict {__version__} answers on " + ", ".join(map(str, status["listen"])) + " (UDP and TCP)"]  # type: ignore[call-overload]
-        for order in orders:
-            since = time.strftime("%Y-%m-%d", time.gmtime(order["in_force_from"]))
-            state = "in force since" if order["in_force"] else "announced, in force from"
-            groups = ", ".join(order["groups"])
-            lines.append(
-                f"  order      {order['id']} ({order['action']}, {order['mode']}, for {groups}), {state} {since}"
-            )
-        lines.append(
-            f"  policy     generation {status['generation']} ({str(status['digest'])[:12]}), {status['names']} names"
-        )
-        lines.append(f"  upstreams  {', '.join(status['upstreams']) or 'none: allowed names get SERVFAIL'}")  # type: ignore[arg-type]
-        lines.append(f"  hot path   {status['hot']}, {len(self._workers)} workers")
-        lines.append(f"  evidence   {self._paths.hits}")
-        if status["metrics"]:
-            lines.append(f"  metrics    http://{status['metrics']}/metrics")
-        first = self._config.listen[0]
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(first.host, first.host)
-        port = "" if first.port == 53 else f" -p {first.port}"
-        lines.append(f"Try: dig @{host}{port} wechat.com")
-        return "\n".join(lines)
+        write_status(self._paths, self._config, {**self._policy_status(), "last_reload": self._last_reload})
 
     # ---- stop ------------------------------------------------------------------------------------------------------
 
     def _close(self) -> None:
         """Workers first, then the recorder, which stores what they spooled; kill what does not end in time."""
         self._stop = True
-        for group in (self._workers, [self._recorder] if self._recorder is not None else []):
+        recorders = [self._recorder] if self._recorder is not None else []
+        for group, patience in ((self._workers, STOP_SECONDS), (recorders, RECORDER_STOP_SECONDS)):
             for child in group:
                 child.again_at = 0.0
                 if child.pid:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(child.pid, signal.SIGTERM)
-            end = time.monotonic() + STOP_SECONDS
+            end = time.monotonic() + patience
             while any(child.pid for child in group) and time.monotonic() < end:
                 for key, _ in self._selector.select(0.1):
                     if key.fileobj in (self._signals,):
@@ -681,25 +587,3 @@ class Supervisor:
         (self._paths.run / control.SOCKET_NAME).unlink(missing_ok=True)
         self._control.close()
         self._release()
-
-
-def _lock(paths: StatePaths) -> int:
-    fd = os.open(paths.run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(fd)
-        raise SettingsError(
-            f"another server runs with the state folder {paths.root}; stop it, or set `state_dir` to another folder"
-        ) from None
-    return fd
-
-
-def _raise_file_limit() -> None:
-    """As many open files as the system lets us have: connections and upstream sockets are files."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -42,6 +42,7 @@ from resolver.wire.message import ExtendedError, WireError, read_query
 
 DRAIN_SECONDS = 5.0  # for what is in flight when the worker is told to stop
 GAUGE_SECONDS = 1.0
+ERROR_REPORT_SECONDS = 1.0
 MAX_WAITING = 8192  # queries of this worker that wait for an upstream at one time
 
 # Upper bounds of the upstream latency histogram, seconds.
@@ -161,6 +162,8 @@ class Worker:
         self._spool = Spool(settings.spool, settings.number, settings.spool_limit)
         self._spooled_cell = self._cells.index("hits_spooled")
         self._lost_cell = self._cells.index("hits_lost")
+        self._errors_cell = self._cells.index("internal_errors")
+        self._next_report = 0.0
         self._told = (0, 0)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waiting = 0
@@ -247,7 +250,7 @@ class Worker:
         try:
             outcome = self._pipeline.begin(packet, Client(address, peer, transport))
         except Exception:
-            _log.exception("a query could not be answered")
+            self._report_error()
             outcome = _last_resort(packet, transport)
         if isinstance(outcome, bytes):
             return outcome
@@ -268,11 +271,19 @@ class Worker:
             reply = _last_resort(wanted.packet, wanted.client.transport)
             raise
         except Exception:
-            _log.exception("a query could not be answered")
+            self._report_error()
             reply = _last_resort(wanted.packet, wanted.client.transport)
         finally:
             self._waiting -= 1
             later(reply)
+
+    def _report_error(self) -> None:
+        """Count an error of ours; log one a second at most, since whoever can cause one can cause a million."""
+        self._cells.counts[self._errors_cell] += 1
+        now = self._clock.now()
+        if now >= self._next_report:
+            self._next_report = now + ERROR_REPORT_SECONDS
+            _log.exception("a query could not be answered (reported once a second at most)")
 
     # ---- what the forwarder reports --------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ else:
 SLOT_OCTETS = 4096  # room for one datagram, in and out; a query over this size has no honest sender
 SOCKADDR_OCTETS = 28  # struct sockaddr_in6, the longer of the two
 CONTROL_OCTETS = 64  # room for one IP_PKTINFO or IPV6_PKTINFO message
+TAIL_OCTETS = 4096  # the most that a hit record may add (observe/record.py)
 NEVER = float("inf")
 
 
@@ -67,8 +68,8 @@ class Ready:
             until: Monotonic seconds at which it stops being true; NEVER for an answer that only a policy change ends.
             stored: Monotonic seconds at which its TTLs were fresh.
             ttls: (offset in `reply`, seconds) of each TTL that runs down; empty where none does.
-            hit_prefix: First octets of the hit record, or b"" where the verdict names no rule.
-            hit_tail: Last octets of the hit record.
+            hit_prefix: The four octets that a hit record begins with, or b"" where the verdict names no rule.
+            hit_tail: What a hit record ends with, at most `TAIL_OCTETS`.
         """
         self.first = reply
         self.reply = reply
@@ -85,8 +86,8 @@ class Ready:
 class ViewMemo:
     """Ready answers of one view, in two halves: when the young half is full it becomes the old one, and the old is let go.
 
-    What is asked again moves back to the young half, so this keeps what is in use at the price of one dict look-up, and
-    letting go of half the memo is one assignment.
+    Nothing moves between the halves, so a set of questions that fits is never let go by being asked, and letting go is
+    one assignment. What was in use comes back with its next question, at the price of one walk through the pipeline.
     """
 
     young: dict[bytes, Ready]
@@ -138,6 +139,7 @@ class Batch:
     counts: memoryview
     slot_of: list[int]
     passed: list[int]
+    hit_room: bytes
     arena_address: cython.ulonglong
     names_address: cython.ulonglong
     controls_address: cython.ulonglong
@@ -179,6 +181,8 @@ class Batch:
         self.arena_address, self.names_address, self.controls_address = addresses
         self.slot_of = list(range(len(received) // 16))
         self.passed = []
+        # Room to lay a batch's hit records out in; only the compiled loop writes to it, nobody else ever sees it.
+        self.hit_room = bytes(len(self.slot_of) * (12 + SOCKADDR_OCTETS + TAIL_OCTETS))
         # Where the address stands in a struct sockaddr_in or sockaddr_in6; the port beside it is left out of the key.
         self.key_start, self.key_octets = (8, 16) if family_is_6 else (4, 4)
         self.sent = 0
@@ -199,6 +203,7 @@ class Batch:
             The hit records of the batch, one after another.
         """
         hits: list[bytes] = []
+        hit_count: cython.Py_ssize_t = 0
         sent: cython.Py_ssize_t = 0
         i: cython.Py_ssize_t
         size: cython.Py_ssize_t
@@ -209,6 +214,8 @@ class Batch:
         memo: ViewMemo | None
         ready: Ready | None
         reply: bytes
+        slot_octets: cython.Py_ssize_t = SLOT_OCTETS  # as C numbers, since module globals are objects
+        sockaddr_octets: cython.Py_ssize_t = SOCKADDR_OCTETS
         slot_of: list[int] = self.slot_of
         passed: list[int] = []
         if cython.compiled:
@@ -219,6 +226,10 @@ class Batch:
             counts: cython.ulonglong[::1] = self.counts
             key_start: cython.Py_ssize_t = self.key_start
             key_octets: cython.Py_ssize_t = self.key_octets
+            out: cython.p_char = PyBytes_AS_STRING(self.hit_room)
+            at_hit: cython.p_char = out
+            now_octets: cython.p_char = PyBytes_AS_STRING(stamp)
+            tail_octets: cython.Py_ssize_t
         else:
             arena = self.arena
             names = self.names
@@ -230,8 +241,8 @@ class Batch:
         key_end: cython.Py_ssize_t = key_start + key_octets
         for i in range(n):
             size = received[16 * i + 14]
-            base = SLOT_OCTETS * i
-            name = SOCKADDR_OCTETS * i
+            base = slot_octets * i
+            name = sockaddr_octets * i
             if cython.compiled:
                 if size < 12:
                     passed.append(i)
@@ -256,7 +267,6 @@ class Batch:
                 if ready is None:
                     passed.append(i)
                     continue
-                memo.put(key, ready)
             if ready.ttls:
                 if ready.until <= now:
                     passed.append(i)
@@ -278,20 +288,21 @@ class Batch:
             sent += 1
             counts[ready.cell] += 1
             if ready.hit_prefix:
-                hits.append(ready.hit_prefix)
-                hits.append(stamp)
+                hit_count += 1
                 if cython.compiled:
-                    hits.append(
-                        PyBytes_FromStringAndSize(
-                            cython.cast(cython.p_char, cython.address(names[name])), SOCKADDR_OCTETS
-                        )
-                    )
+                    tail_octets = PyBytes_GET_SIZE(ready.hit_tail)
+                    memcpy(at_hit, PyBytes_AS_STRING(ready.hit_prefix), 4)
+                    memcpy(at_hit + 4, now_octets, 8)
+                    memcpy(at_hit + 12, cython.address(names[name]), sockaddr_octets)
+                    memcpy(at_hit + 12 + sockaddr_octets, PyBytes_AS_STRING(ready.hit_tail), tail_octets)
+                    at_hit += 12 + sockaddr_octets + tail_octets
                 else:
-                    hits.append(names[name : name + SOCKADDR_OCTETS])
-                hits.append(ready.hit_tail)
+                    hits += (ready.hit_prefix, stamp, names[name : name + sockaddr_octets], ready.hit_tail)
         self.sent = sent
         self.passed = passed
-        self.hit_count = len(hits) // 4
+        self.hit_count = hit_count
+        if cython.compiled:
+            return PyBytes_FromStringAndSize(out, at_hit - out)
         return b"".join(hits)
 
     def outcome(self) -> tuple[int, list[int], int]:

@@ -43,6 +43,7 @@ def skip_name(message: bytes, start: cython.Py_ssize_t, pointers: cython.bint) -
     i: cython.Py_ssize_t = start
     octets: cython.Py_ssize_t = 1
     n: cython.Py_ssize_t
+    target: cython.Py_ssize_t
     if i < 0:
         return -1
     while i < end:
@@ -55,9 +56,10 @@ def skip_name(message: bytes, start: cython.Py_ssize_t, pointers: cython.bint) -
             if octets > 255:
                 return -1
         elif n >= 192 and pointers:
-            if i + 1 >= end or ((n & 63) << 8 | message[i + 1]) >= start:
+            if i + 1 >= end:
                 return -1
-            return i + 2
+            target = (n & 63) << 8 | message[i + 1]
+            return i + 2 if 12 <= target < start else -1  # no name stands in the header
         else:
             return -1  # 0b01 and 0b10 label types are not in use (RFC 6891 §5)
     return -1

@@ -140,7 +140,9 @@ def slots_for(names: int) -> int:
     return names + names // 5 + 8
 
 
-def fill(slots: int, names: list[bytes], claim_sets: list[int]) -> tuple[memoryview, memoryview, memoryview, memoryview]:
+def fill(
+    slots: int, names: list[bytes], claim_sets: list[int]
+) -> tuple[memoryview, memoryview, memoryview, memoryview]:
     """Build the buffers of a table: (fingerprints, claim sets, places, pool).
 
     Args:

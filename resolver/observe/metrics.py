@@ -46,6 +46,8 @@ class Status:
         orders_in_force: Whether each order is, by its id.
         list_ages: Seconds since each app or order document changed, by its name.
         stored: Hits stored, by sink.
+        reload_ok: Whether the last reload put what it read in force; None before the first.
+        reload_at: When that was.
         hot: `compiled` or `plain`.
     """
 
@@ -60,6 +62,8 @@ class Status:
     spool_damage: Mapping[str, int] = field(default_factory=dict)
     workers: int = 0
     restarts: int = 0
+    reload_ok: bool | None = None
+    reload_at: float = 0.0
     version: str = ""
     hot: str = ""
     python: str = ""
@@ -159,6 +163,21 @@ METRICS: Final = (
         ("kind",),
     ),
     Metric("interdict_worker_restarts_total", Kind.COUNTER, "Workers started again because they had died."),
+    Metric(
+        "interdict_last_reload_successful",
+        Kind.GAUGE,
+        "Whether the last reload put what it read in force (1) or left the running generation in force (0).",
+    ),
+    Metric(
+        "interdict_last_reload_timestamp_seconds",
+        Kind.GAUGE,
+        "When the last reload ended, in seconds since the Unix epoch.",
+    ),
+    Metric(
+        "interdict_internal_errors_total",
+        Kind.COUNTER,
+        "Queries answered SERVFAIL because of an error in this program; the log has the error.",
+    ),
     Metric("interdict_workers", Kind.GAUGE, "Worker processes that answer queries."),
     Metric(
         "interdict_build_info",
@@ -272,6 +291,9 @@ def _values(cells: CellCounts, status: Status) -> dict[str, _Samples]:
         "interdict_spool_octets": {(): status.spool_octets},
         "interdict_spool_damage_total": {(kind,): count for kind, count in status.spool_damage.items()},
         "interdict_worker_restarts_total": {(): status.restarts},
+        "interdict_last_reload_successful": {} if status.reload_ok is None else {(): int(status.reload_ok)},
+        "interdict_last_reload_timestamp_seconds": {(): status.reload_at} if status.reload_at else {},
+        "interdict_internal_errors_total": {(): cells.get(("internal_errors",), 0)},
         "interdict_workers": {(): status.workers},
         "interdict_build_info": {(status.version, status.hot, status.python): 1},
     }

@@ -4,7 +4,6 @@ Which names an order takes from an app: every domain of use `block` with at leas
 use `optional` as well where the order says `include_optional`; those of use `never` not at all, whoever asks.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from resolver.policy.documents import Action, Confidence, Documents, Domain, Match, Mode, Order, Use
@@ -101,8 +100,3 @@ def compile_generation(documents: Documents, settings: PolicySettings, *, serial
 def _entry(order: Order) -> OrderEntry:
     expires = FOREVER if order.expires is None else order.expires.timestamp()
     return OrderEntry(order.id, order.title.en, order.title.fr, order.basis, order.effective.timestamp(), expires)
-
-
-def unknown_orders(documents: Documents, enforcements: Sequence[Enforcement]) -> list[str]:
-    """The configured orders that no document describes."""
-    return [entry.order for entry in enforcements if entry.order not in documents.orders]

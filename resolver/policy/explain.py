@@ -189,8 +189,8 @@ def explain(
         else:
             outcome = Outcome.FORWARDED
     return Explanation(
-        name=names.to_text(qname), qtype=rtype_text(qtype), at=datetime.fromtimestamp(at, UTC), digest=generation.digest,
-        client=step, orders=orders, rules=rules, idle=idle, outcome=outcome, reply=reply,
+        name=names.to_text(qname), qtype=rtype_text(qtype), at=datetime.fromtimestamp(at, UTC),
+        digest=generation.digest, client=step, orders=orders, rules=rules, idle=idle, outcome=outcome, reply=reply,
     )  # fmt: skip
 
 

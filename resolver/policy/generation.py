@@ -5,6 +5,7 @@ The file is made to be mapped: a header (JSON: orders, apps, groups, enforcement
 
 ```
 INTERDICT GENERATION 1\\n      magic
+SHA-256, 32 octets             seal of all that follows
 u64le n, n octets of JSON      header; `sections` gives (offset, octets) of each array, counted from the first array
 fingerprints u64[slots]  claim_sets u32[slots]  places u32[slots]  pool
 ```
@@ -16,7 +17,6 @@ until when they hold; so an order begins at its moment with nothing reloaded.
 import hashlib
 import ipaddress
 import json
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +25,8 @@ from resolver.policy.documents import Action, Basis, Mode
 
 MAGIC = b"INTERDICT GENERATION 1\n"
 FOREVER = float("inf")
+_SEALED = len(MAGIC) + hashlib.sha256().digest_size  # where that which the seal covers begins
+_HEADER = _SEALED + 8
 _SECTIONS = ("fingerprints", "claim_sets", "places", "pool")
 
 
@@ -171,23 +173,25 @@ class Generation:
         Raises:
             GenerationError: Not a generation, of another format, or cut short.
         """
-        header, sections = _open(octets)
-        self.serial: int = header["serial"]
-        self.digest: str = header["digest"]
-        self.compiled_at: float = header["compiled_at"]
-        self.names: int = header["names"]
-        self.terms = _terms_from_json(header["terms"])
-        self._sections = sections
-        self.table = NameTable(
-            sections["fingerprints"].cast("Q"),
-            sections["claim_sets"].cast("I"),
-            sections["places"].cast("I"),
-            sections["pool"],
-        )
-        self._allowed = NetworkTable([(network, 0) for network in self.terms.allowed_networks])
-        self._groups = NetworkTable(
-            [(network, i) for i, group in enumerate(self.terms.groups) for network in group.networks]
-        )
+        if octets[: len(MAGIC)] != MAGIC:
+            raise GenerationError(
+                "not a generation file, or one of another version: compile it again with `interdict reload`"
+            )
+        self._octets = octets
+        try:
+            header, arrays = _open(octets)
+            self.serial: int = header["serial"]
+            self.digest: str = header["digest"]
+            self.compiled_at: float = header["compiled_at"]
+            self.names: int = header["names"]
+            self.terms = _terms_from_json(header["terms"])
+            self.table = NameTable(*arrays)
+            self._allowed = NetworkTable([(network, 0) for network in self.terms.allowed_networks])
+            self._groups = NetworkTable(
+                [(network, i) for i, group in enumerate(self.terms.groups) for network in group.networks]
+            )
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            raise GenerationError(f"the generation file is damaged: {error}") from None
 
     def is_allowed(self, address: bytes) -> bool:
         """Whether a client address (4 or 16 octets) may ask at all."""
@@ -203,13 +207,13 @@ class Generation:
         return min(moments, default=FOREVER)
 
     def verify(self) -> None:
-        """Check the digest over the whole content.
+        """Check the seal over every octet of the file.
 
         Raises:
             GenerationError: It does not match: the file was damaged.
         """
-        if _digest(_terms_to_json(self.terms), self._sections) != self.digest:
-            raise GenerationError("the generation's content does not match its digest: the file was damaged")
+        if hashlib.sha256(self._octets[_SEALED:]).digest() != self._octets[len(MAGIC) : _SEALED]:
+            raise GenerationError("the generation file does not match its seal: it was damaged; compile it again")
 
 
 def write_generation(terms: PolicyTerms, names: Mapping[bytes, int], *, serial: int, at: float) -> tuple[bytes, str]:
@@ -237,13 +241,13 @@ def write_generation(terms: PolicyTerms, names: Mapping[bytes, int], *, serial: 
     header = json.dumps({
         "serial": serial, "digest": digest, "compiled_at": at, "names": len(ordered), "terms": content, "sections": sections,
     }).encode()  # fmt: skip
-    start = _aligned(len(MAGIC) + 8 + len(header))
+    start = _aligned(_HEADER + len(header))
     out = bytearray(start + offset)
-    out[: len(MAGIC) + 8] = MAGIC + struct.pack("<Q", len(header))
-    out[len(MAGIC) + 8 : len(MAGIC) + 8 + len(header)] = header
+    out[_SEALED : _HEADER + len(header)] = len(header).to_bytes(8, "little") + header
     for name, array in arrays.items():
         first, octets = sections[name]
         out[start + first : start + first + octets] = array
+    out[:_SEALED] = MAGIC + hashlib.sha256(memoryview(out)[_SEALED:]).digest()
     return bytes(out), digest
 
 
@@ -258,25 +262,23 @@ def _digest(terms: dict[str, object], arrays: Mapping[str, memoryview]) -> str:
     return digest.hexdigest()
 
 
-def _open(octets: memoryview) -> tuple[dict, dict[str, memoryview]]:  # type: ignore[type-arg]
-    start = len(MAGIC) + 8
-    if bytes(octets[: len(MAGIC)]) != MAGIC:
-        raise GenerationError(
-            "not a generation file, or one of another version: compile it again with `interdict reload`"
-        )
-    try:
-        (length,) = struct.unpack_from("<Q", octets, len(MAGIC))
-        header = json.loads(bytes(octets[start : start + length]))
-        sections = {}
-        first = _aligned(start + length)
-        for name in _SECTIONS:
-            offset, size = header["sections"][name]
-            sections[name] = octets[first + offset : first + offset + size]
-            if len(sections[name]) != size:
-                raise GenerationError("the generation file is cut short")
-    except (struct.error, ValueError, KeyError, TypeError) as error:
-        raise GenerationError(f"the generation file is damaged: {error}") from None
-    return header, sections
+def _open(octets: memoryview) -> tuple[dict, tuple[memoryview, ...]]:  # type: ignore[type-arg]
+    if len(octets) < _HEADER:
+        raise GenerationError("the generation file is cut short")
+    length = int.from_bytes(octets[_SEALED:_HEADER], "little")
+    header = json.loads(bytes(octets[_HEADER : _HEADER + length]))
+    first = _aligned(_HEADER + length)
+    arrays = []
+    for name in _SECTIONS:
+        offset, size = header["sections"][name]
+        arrays.append(octets[first + offset : first + offset + size])
+        if len(arrays[-1]) != size:
+            raise GenerationError("the generation file is cut short")
+    fingerprints, claim_sets, places = arrays[0].cast("Q"), arrays[1].cast("I"), arrays[2].cast("I")
+    # The table trusts these two without looking: it reads the arrays side by side, and a search ends at an empty slot.
+    if not len(fingerprints) == len(claim_sets) == len(places) or 0 not in fingerprints:
+        raise GenerationError("the generation file is damaged: its arrays are no table")
+    return header, (fingerprints, claim_sets, places, arrays[3])
 
 
 def _terms_to_json(terms: PolicyTerms) -> dict[str, object]:

@@ -202,7 +202,6 @@ class _Connection(asyncio.Protocol):
         while (
             self._transport is not None
             and not self._blocked
-            and not self._stopped
             and self.in_flight < terms.in_flight
             and len(buffer) - start >= 2
         ):

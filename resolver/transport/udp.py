@@ -119,8 +119,6 @@ class UdpServer:
             if passed:
                 ready = self._answer_passed(passed, ready)
             self._send(ready)
-            if n < SLOTS:
-                return
 
     def _answer_passed(self, passed: list[int], ready: int) -> int:
         """Ask the roof for what the memo did not know; returns how many replies now stand ready."""

@@ -13,6 +13,7 @@ UDP_OCTETS = (
 TCP_OCTETS = 65535
 LOCAL_TTL = 10800  # seconds, of what is served here and nowhere else (RFC 6303 §3)
 _SOA_TIMES = (3600, 1200, 604800)  # refresh, retry, expire (RFC 6303 §3)
+_OPT_OCTETS = 11  # an OPT record without options (RFC 6891 §6.1.2)
 _EXTRA_TEXT_OCTETS = 160  # EXTRA-TEXT is for people and must not crowd out the answer (RFC 8914 §2)
 
 
@@ -21,7 +22,7 @@ def write_reply(query: Query, answer: Answer, *, over_udp: bool, nsid: bytes = b
 
     Header bits: QR and RA set, AA clear, opcode, RD and CD as asked; AD only where the answer is authentic and the client
     can read it (RFC 6840 §5.8). An OPT goes back to every query that had one (RFC 6891 §6.1.1), with NSID where asked
-    (RFC 5001 §2.1) and the answer's Extended DNS Errors. What does not fit is cut to the question and an OPT, with TC set, since
+    (RFC 5001 §2.2) and the answer's Extended DNS Errors. What does not fit is cut to the question and an OPT, with TC set, since
     a part of an RRset is of no use to anybody (RFC 2181 §9).
 
     Args:
@@ -30,11 +31,9 @@ def write_reply(query: Query, answer: Answer, *, over_udp: bool, nsid: bytes = b
         over_udp: Whether the reply is bound by a datagram's size.
         nsid: This server's identity, sent where the query asked for it.
     """
-    opt = _opt(query, answer, nsid) if query.has_opt else b""
     limit = min(query.udp_octets, UDP_OCTETS) if over_udp else TCP_OCTETS
     room = limit - HEADER_OCTETS - len(query.question)
-    if len(opt) > room and opt:
-        opt = _opt(query, Answer(answer.rcode), b"")
+    opt = _opt(query, answer, nsid, room) if query.has_opt else b""
     flags = QR | RA | (query.flags & (OPCODE | RD | CD)) | answer.rcode & 15
     if answer.authentic and (query.do or query.flags & AD):
         flags |= AD
@@ -55,18 +54,16 @@ def write_reply(query: Query, answer: Answer, *, over_udp: bool, nsid: bytes = b
     ))  # fmt: skip
 
 
-def _opt(query: Query, answer: Answer, nsid: bytes) -> bytes:
-    options = b""
-    if nsid and query.wants_nsid:
-        options += EdnsOption.NSID.to_bytes(2, "big") + len(nsid).to_bytes(2, "big") + nsid
+def _opt(query: Query, answer: Answer, nsid: bytes, room: int) -> bytes:
+    offered = [(EdnsOption.NSID, nsid)] if nsid and query.wants_nsid else []
     for error in answer.errors:
         text = error.text.encode()[:_EXTRA_TEXT_OCTETS].decode("utf-8", "ignore").encode()
-        options += (
-            EdnsOption.EDE.to_bytes(2, "big")
-            + (2 + len(text)).to_bytes(2, "big")
-            + error.code.to_bytes(2, "big")
-            + text
-        )
+        offered.append((EdnsOption.EDE, error.code.to_bytes(2, "big") + text))
+    options = b""
+    for code, octets in offered:
+        # One that does not fit is left out: an upstream may send more errors than an OPT can hold.
+        if _OPT_OCTETS + len(options) + 4 + len(octets) <= room:
+            options += code.to_bytes(2, "big") + len(octets).to_bytes(2, "big") + octets
     return b"".join((
         b"\0\0\x29",
         UDP_OCTETS.to_bytes(2, "big"),

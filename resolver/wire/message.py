@@ -225,6 +225,7 @@ def read_reply(message: bytes, query: bytes) -> Reply:
     negative_ttl: int | None = None
     has_data = False
     qtype = message[question_end - 4] << 8 | message[question_end - 3]
+    body = bytearray(message[question_end:])
     for section, at, rtype, rdata, end, owner in records:
         if rtype == Rtype.OPT:
             if has_opt or section != 2 or message[owner] != 0:
@@ -236,11 +237,15 @@ def read_reply(message: bytes, query: bytes) -> Reply:
             continue
         if has_opt:
             continue
+        if not scan.read_name(message, owner):
+            raise WireError(None, None, "malformed")
         counts[section] += 1
         ttl = int.from_bytes(message[at + 4 : at + 8], "big")
+        place = at + 4 - question_end
         if ttl > 0x7FFFFFFF:
             ttl = 0  # RFC 2181 §8
-        ttls.append((at + 4 - question_end, ttl))
+            body[place : place + 4] = bytes(4)
+        ttls.append((place, ttl))
         if section == 0:
             if rtype in (Rtype.CNAME, Rtype.DNAME):
                 targets.append(_name(message, rdata, end))
@@ -255,7 +260,7 @@ def read_reply(message: bytes, query: bytes) -> Reply:
     answer = Answer(
         rcode,
         (counts[0], counts[1], counts[2]),
-        message[question_end:body_end],
+        bytes(body[: body_end - question_end]),
         tuple(ttls),
         bool(flags & AD),
         tuple(errors),

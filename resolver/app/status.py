@@ -1,0 +1,134 @@
+"""What runs and in what state, told to people (`interdict status`, the banner) and to the recorder (`status.json`)."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from resolver import __version__
+from resolver.app.compiler import document_folders, list_times
+from resolver.app.machine import StatePaths, upstream_addresses
+from resolver.app.worker import open_generation
+from resolver.config import Config
+from resolver.feeds.files import read_documents
+from resolver.hot._scan_cy import is_compiled
+from resolver.observe import cells
+from resolver.observe.metrics import merge
+from resolver.policy.generation import FOREVER
+from resolver.policy.source import PolicyError
+from resolver.transport.sockets import format_address
+
+
+def policy_status(path: Path, workers: int, restarts: int) -> dict[str, Any]:
+    """The policy in force: generation, orders and their state now; with how many workers there are."""
+    generation = open_generation(path)
+    terms = generation.terms
+    at = time.time()
+    orders = []
+    for entry in terms.enforcements:
+        order = terms.orders[entry.order]
+        orders.append(
+            {
+                "id": order.id,
+                "title": order.title_en,
+                "mode": entry.mode.value,
+                "action": entry.action.value,
+                "groups": [terms.groups[group].name for group in entry.groups],
+                "in_force_from": order.effective,
+                "in_force_until": None if order.expires == FOREVER else order.expires,
+                "in_force": order.effective <= at < order.expires,
+            }
+        )
+    return {
+        "generation": generation.serial,
+        "digest": generation.digest,
+        "loaded_at": generation.compiled_at,
+        "names": generation.names,
+        "orders": orders,
+        "workers": workers,
+        "restarts": restarts,
+        "version": __version__,
+        "hot": "compiled" if is_compiled() else "plain",
+    }
+
+
+def running_status(
+    config: Config,
+    source: str,
+    paths: StatePaths,
+    *,
+    policy: dict[str, Any],
+    processes: Iterable[tuple[str, int, int | None]],
+    uptime: float,
+    last_reload: dict[str, object],
+) -> dict[str, Any]:
+    """Everything `interdict status` tells.
+
+    Args:
+        config: What the server was started with.
+        source: The name of its file.
+        paths: The state folder.
+        policy: From `policy_status`.
+        processes: (name, process id, generation or None) each.
+        uptime: Seconds.
+        last_reload: How the last reload ended; empty before the first.
+    """
+    found = []
+    for number in range(policy["workers"]):
+        with contextlib.suppress(OSError):
+            found.append(cells.read((paths.run / f"cells-{number}").read_bytes()))
+    counted = merge(found, found)
+    metrics = config.metrics.listen
+    return {
+        **policy,
+        "listen": [format_address(endpoint.host, endpoint.port) for endpoint in config.listen],
+        "metrics": None if metrics is None else format_address(metrics.host, metrics.port),
+        "upstreams": [format_address(u.host, u.port) for u in upstream_addresses(config)],
+        "uptime_seconds": round(uptime, 1),
+        "config": source,
+        "state_dir": str(paths.root),
+        "processes": [{"name": name, "pid": pid, "generation": serial} for name, pid, serial in processes],
+        "queries": sum(count for key, count in counted.items() if key[0] == "query"),
+        "hits_spooled": counted.get(("hits_spooled",), 0),
+        "hits_lost": counted.get(("hits_lost",), 0),
+        "cache_entries": counted.get(("=cache_entries",), 0),
+        "last_reload": last_reload,
+    }
+
+
+def write_status(paths: StatePaths, config: Config, status: dict[str, Any]) -> None:
+    """Rewrite the file that the recorder reads."""
+    try:
+        folders = document_folders(config)
+        status["lists"] = list_times(read_documents(folders), folders)
+    except (PolicyError, OSError):
+        status["lists"] = {}
+    aside = paths.status.with_suffix(".new")
+    with contextlib.suppress(OSError):
+        aside.write_text(json.dumps(status))
+        aside.replace(paths.status)
+
+
+def banner(status: dict[str, Any], config: Config, paths: StatePaths) -> str:
+    """What the operator sees when everything runs."""
+    lines = [f"Interdict {__version__} answers on {', '.join(status['listen'])} (UDP and TCP)"]
+    for order in status["orders"]:
+        since = time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime(order["in_force_from"]))
+        state = "in force since" if order["in_force"] else "announced, in force from"
+        groups = ", ".join(order["groups"])
+        lines.append(f"  order      {order['id']} ({order['action']}, {order['mode']}, for {groups}), {state} {since}")
+    lines += [
+        f"  policy     generation {status['generation']} ({status['digest'][:12]}), {status['names']} names",
+        f"  upstreams  {', '.join(status['upstreams']) or 'none: names that are not banned get SERVFAIL'}",
+        f"  hot path   {status['hot']}; {status['workers']} workers",
+        f"  evidence   {paths.hits}",
+    ]
+    if status["metrics"]:
+        lines.append(f"  metrics    http://{status['metrics']}/metrics")
+    first = config.listen[0]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(first.host, first.host)
+    port = "" if first.port == 53 else f" -p {first.port}"
+    lines.append(f"Try: dig @{host}{port} wechat.com")
+    return "\n".join(lines)

@@ -1,0 +1,634 @@
+"""The path of a query: what is decided where, what the memo may learn, and that it never says anything else."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from types import ModuleType
+
+import dns.edns
+import dns.flags
+import dns.message
+import dns.opcode
+import dns.rcode
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import resolver.engine.inforce
+import resolver.engine.pipeline
+from resolver.engine.forwarder import ForwarderTerms
+from resolver.engine.pipeline import Client, Wanted
+from resolver.observe.cells import Cells, read
+from resolver.policy.documents import Action, Basis, Mode
+from resolver.wire.codes import Ede
+from tests.support.clock import START_AT, FakeClock, run
+from tests.support.hotpath import HotPath
+from tests.support.house import BAN, CELLS, Held, House, app, ask, client, generation, house
+from tests.support.upstream import FakeExchange, React, Said, fails, records, reply, silent
+
+CHAT = app("chat", "chat.example", "=only.example")
+ZONE = {
+    "www.example.org A": ["www.example.org 60 IN A 192.0.2.1"],
+    "short.example.org A": ["short.example.org 2 IN A 192.0.2.2"],
+    "zero.example.org A": ["zero.example.org 0 IN A 192.0.2.3"],
+    "cloak.example.org A": ["cloak.example.org 20 IN CNAME im.chat.example", "im.chat.example 20 IN A 192.0.2.4"],
+    "cloak.example.org HTTPS": ["cloak.example.org 20 IN HTTPS 1 im.chat.example alpn=h2"],
+    "big.example.org TXT": [f"big.example.org 30 IN TXT {'x' * 200}{n}" for n in range(10)],
+    "a.only.example A": ["a.only.example 60 IN A 192.0.2.5"],
+}
+
+
+def answering(table: dict[str, list[str]] | None = None) -> FakeExchange:
+    """An upstream that answers at once, so that asking it takes no time."""
+    return FakeExchange(records(table or ZONE, delay=0))
+
+
+def read_reply(octets: bytes | None) -> dns.message.Message:
+    assert octets is not None
+    return dns.message.from_wire(octets)
+
+
+def edes(message: dns.message.Message) -> list[int]:
+    return [int(option.code) for option in message.options if isinstance(option, dns.edns.EDEOption)]
+
+
+# ---- a settled verdict ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rtype", ["A", "AAAA", "HTTPS", "SVCB", "TXT", "MX", "NS", "SOA", "DS", "ANY", "TYPE65280"])
+@pytest.mark.parametrize("name", ["chat.example", "CHAT.Example", "a.b.chat.example", "only.example"])
+def test_a_banned_name_is_never_asked_of_an_upstream(name: str, rtype: str) -> None:
+    """NXDOMAIN with the policy zone's SOA and an Extended DNS Error, for every QTYPE, and nobody else is asked."""
+    built = house(answering())
+
+    message = run(built.clock, built.ask(name, rtype))
+
+    assert message.rcode() == dns.rcode.NXDOMAIN
+    assert edes(message) == [Ede.CENSORED]
+    (soa,) = message.authority
+    assert (soa.name.to_text(True).lower(), soa.ttl) == (name.lower().removeprefix("a.b."), 30)
+    assert built.questions() == []
+
+
+@pytest.mark.parametrize("name", ["a.only.example", "chat.example.org", "notchat.example", "example"])
+def test_a_name_that_only_resembles_a_banned_one_is_forwarded(name: str) -> None:
+    """Exact rules cover one name; suffixes end at a label's boundary."""
+    built = house(answering())
+
+    run(built.clock, built.ask(name))
+
+    assert built.questions() == [f"{name} A"]
+
+
+@pytest.mark.parametrize(
+    ("action", "rtype", "rcode", "answer", "ede"),
+    [
+        (Action.NXDOMAIN, "A", "NXDOMAIN", [], Ede.CENSORED),
+        (Action.NODATA, "A", "NOERROR", [], Ede.CENSORED),
+        (Action.REFUSED, "A", "REFUSED", [], Ede.CENSORED),
+        (Action.SINKHOLE, "A", "NOERROR", ["192.0.2.80"], Ede.FORGED_ANSWER),
+        (Action.SINKHOLE, "AAAA", "NOERROR", ["2001:db8::80"], Ede.FORGED_ANSWER),
+        (Action.SINKHOLE, "HTTPS", "NOERROR", [], Ede.FORGED_ANSWER),
+    ],
+)
+def test_each_action_has_its_answer(action: Action, rtype: str, rcode: str, answer: list[str], ede: Ede) -> None:
+    """What stands in the answer's place, and on whose word (RFC 8914 §4.5, §4.17)."""
+    built = house(answering(), policy=generation(Held([CHAT], action=action)))
+
+    message = run(built.clock, built.ask("chat.example", rtype))
+
+    assert dns.rcode.to_text(message.rcode()) == rcode
+    assert [rr.to_text() for rrset in message.answer for rr in rrset] == answer
+    assert edes(message) == [ede]
+    (hit,) = built.hits()
+    assert (hit.action, hit.rcode, hit.ede, hit.qtype, hit.mode) == (action.value, rcode, int(ede), rtype, "enforce")
+
+
+def test_ones_own_policy_says_blocked() -> None:
+    """EDE 15 where nobody else imposes the order (RFC 8914 §4.16)."""
+    built = house(policy=generation(Held([CHAT], basis=Basis.OWN_POLICY)))
+
+    assert edes(run(built.clock, built.ask("chat.example"))) == [Ede.BLOCKED]
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_drop_is_silence_and_a_hit_each_time(times: int) -> None:
+    """The client hears nothing; the evidence does."""
+    built = house(answering(), policy=generation(Held([CHAT], action=Action.DROP)))
+
+    async def story() -> list[bytes | None]:
+        return [await built.answer(ask("chat.example")) for _ in range(times)]
+
+    assert run(built.clock, story()) == [None] * times
+    assert [(hit.action, hit.rcode, hit.ede) for hit in built.hits()] == [("drop", "", None)] * times
+    assert built.questions() == []
+
+
+def test_an_observed_order_changes_nothing_but_the_evidence() -> None:
+    """The answer is the upstream's; the hit says observe, and what the client really got."""
+    zone = {"chat.example A": ["chat.example 60 IN A 192.0.2.9"]}
+    built = house(answering(zone), policy=generation(Held([CHAT], mode=Mode.OBSERVE)))
+
+    message = run(built.clock, built.ask("chat.example"))
+
+    assert message.answer[0][0].to_text() == "192.0.2.9"
+    assert edes(message) == []
+    (hit,) = built.hits()
+    assert (hit.mode, hit.rcode, hit.ede) == ("observe", "NOERROR", None)
+
+
+@pytest.mark.parametrize("rtype", ["A", "HTTPS"])
+def test_an_allowed_name_that_leads_to_a_banned_one_is_withheld(rtype: str) -> None:
+    """CNAME and HTTPS targets are judged like names that were asked for; from the cache as well as fresh."""
+    built = house(answering())
+
+    async def story() -> list[dns.message.Message]:
+        return [await built.ask("cloak.example.org", rtype) for _ in range(2)]
+
+    for message in run(built.clock, story()):
+        assert message.rcode() == dns.rcode.NXDOMAIN
+        assert message.authority[0].name.to_text(True) == "cloak.example.org"
+        assert message.answer == []
+    assert [hit.rule for hit in built.hits()] == ["suffix chat.example"] * 2
+    assert built.questions() == [f"cloak.example.org {rtype}"]
+
+
+def test_rd_clear_does_not_get_round_an_order_nor_into_the_cache() -> None:
+    """A banned name stays banned; what others asked is not told (cache snooping)."""
+    built = house(answering())
+
+    async def story() -> list[dns.message.Message]:
+        await built.ask("www.example.org")
+        return [await built.ask(name, rd=False) for name in ("chat.example", "www.example.org", "localhost")]
+
+    banned, cached, local = run(built.clock, story())
+    assert banned.rcode() == dns.rcode.NXDOMAIN
+    assert (cached.rcode(), edes(cached)) == (dns.rcode.REFUSED, [Ede.NOT_AUTHORITATIVE])
+    assert local.answer[0][0].to_text() == "127.0.0.1"
+
+
+# ---- who asks -------------------------------------------------------------------------------------------------------
+
+
+def test_a_stranger_is_refused_and_learns_nothing_of_the_orders() -> None:
+    """Banned or not, the same refusal, and no hit."""
+    built = house(answering(), policy=generation(BAN, allowed=["198.51.100.0/24"]))
+    stranger = client("203.0.113.9")
+
+    async def story() -> list[bytes | None]:
+        return [await built.answer(ask(name), stranger) for name in ("chat.example", "news.example")]
+
+    first, second = run(built.clock, story())
+    assert first is not None
+    assert second is not None
+    assert first[:12] == second[:12]
+    assert edes(read_reply(first)) == [Ede.PROHIBITED]
+    assert (built.hits(), built.questions()) == ([], [])
+
+
+GROUPS = {"phones": ["198.51.100.0/24", "2001:db8:1::/48"], "lab": ["198.51.100.128/25"], "desk": ["203.0.113.0/24"]}
+
+
+@pytest.mark.parametrize(
+    ("address", "rcode"),
+    [
+        ("198.51.100.7", "NXDOMAIN"),
+        ("198.51.100.200", "REFUSED"),
+        ("203.0.113.9", "NOERROR"),
+        ("192.0.2.200", "NOERROR"),
+        ("2001:db8:1::7", "NXDOMAIN"),
+        ("2001:db8:2::7", "NOERROR"),
+    ],
+)
+@pytest.mark.parametrize("warmed", [False, True], ids=["cold", "after all the others"])
+def test_groups_never_share_a_verdict(address: str, rcode: str, warmed: bool) -> None:
+    """Each client gets what its own group's orders say, whoever asked before (longest network first)."""
+    policy = generation(
+        Held([CHAT], id="order-1", groups=["phones"]),
+        Held([CHAT], id="order-2", groups=["lab"], action=Action.REFUSED),
+        groups=GROUPS,
+    )
+    built = house(answering({"chat.example A": ["chat.example 60 IN A 192.0.2.9"]}), policy=policy)
+    others = ("203.0.113.9", "198.51.100.7", "198.51.100.200", "2001:db8:1::7")
+
+    async def story() -> dns.message.Message:
+        for other in others if warmed else ():
+            await built.ask("chat.example", who=client(other))
+        return await built.ask("chat.example", who=client(address))
+
+    assert dns.rcode.to_text(run(built.clock, story()).rcode()) == rcode
+
+
+# ---- policy that changes --------------------------------------------------------------------------------------------
+
+
+def test_an_order_that_begins_while_a_query_waits_is_applied_to_its_answer() -> None:
+    """The answer is judged by what is in force when it leaves."""
+    effective = START_AT + 1
+    built = house(
+        FakeExchange(records({"chat.example A": ["chat.example 60 IN A 192.0.2.9"]}, delay=2.0)),
+        policy=generation(Held([CHAT], effective=effective)), terms=ForwarderTerms(try_timeout=3, deadline=4),
+    )  # fmt: skip
+
+    message = run(built.clock, built.ask("chat.example"))
+
+    assert message.rcode() == dns.rcode.NXDOMAIN
+    assert built.clock.at() >= effective
+
+
+@pytest.mark.parametrize("has_stale", [False, True])
+def test_an_order_that_begins_while_the_upstreams_are_silent_is_applied_too(has_stale: bool) -> None:
+    """Neither stale data nor a failure is given for a name that was banned meanwhile."""
+    exchange = answering({"chat.example A": ["chat.example 60 IN A 192.0.2.9"]})
+    built = house(exchange, policy=generation(Held([CHAT], effective=START_AT + 101)))
+
+    async def story() -> dns.message.Message:
+        if has_stale:
+            await built.ask("chat.example")
+        exchange.react = silent
+        built.clock.advance(100)
+        return await built.ask("chat.example")
+
+    message = run(built.clock, story())
+
+    assert message.rcode() == dns.rcode.NXDOMAIN
+    assert edes(message) == [Ede.CENSORED]
+
+
+# ---- what fails -----------------------------------------------------------------------------------------------------
+
+
+def test_stale_data_is_given_when_upstreams_are_silent_and_at_once_the_next_time() -> None:
+    """Within 1.8 s the first time, then for 30 s without asking again (RFC 8767 §5); then fresh again."""
+    exchange = answering()
+    built = house(exchange)
+
+    async def story() -> list[tuple[float, dns.message.Message]]:
+        told = []
+        await built.ask("www.example.org")
+        exchange.react = silent
+        built.clock.advance(61)
+        for _ in range(2):
+            before = built.clock.now()
+            message = await built.ask("www.example.org")
+            told.append((built.clock.now() - before, message))
+        exchange.react = records(ZONE, delay=0)
+        built.clock.advance(31)
+        told.append((0.0, await built.ask("www.example.org")))
+        return told
+
+    (first_wait, first), (second_wait, second), (_, fresh) = run(built.clock, story())
+    assert 0 < first_wait <= 1.8
+    assert second_wait == 0
+    for message in (first, second):
+        assert (message.answer[0].ttl, edes(message)) == (30, [Ede.STALE_ANSWER])
+    assert (fresh.answer[0].ttl, edes(fresh)) == (60, [])
+
+
+def test_stale_nxdomain_says_that_it_is_stale() -> None:
+    """EDE 19 for a "no" (RFC 8914 §4.20)."""
+    exchange = answering()
+    built = house(exchange)
+
+    async def story() -> dns.message.Message:
+        await built.ask("gone.example.org")
+        exchange.react = fails()
+        built.clock.advance(400)
+        return await built.ask("gone.example.org")
+
+    message = run(built.clock, story())
+    assert (message.rcode(), edes(message)) == (dns.rcode.NXDOMAIN, [Ede.STALE_NXDOMAIN_ANSWER])
+
+
+def test_stale_data_is_judged_like_any_other() -> None:
+    """A name that leads to a banned one is withheld however old its answer is."""
+    exchange = answering()
+    built = house(exchange)
+
+    async def story() -> dns.message.Message:
+        await built.ask("cloak.example.org")
+        exchange.react = fails()
+        built.clock.advance(61)
+        return await built.ask("cloak.example.org")
+
+    assert run(built.clock, story()).rcode() == dns.rcode.NXDOMAIN
+
+
+def test_a_failure_names_its_reason_and_is_remembered() -> None:
+    """SERVFAIL with EDE; the second question stays here (RFC 9520 §3.2)."""
+    exchange = FakeExchange(fails("SERVFAIL"))
+    built = house(exchange)
+
+    async def story() -> list[dns.message.Message]:
+        return [await built.ask("www.example.org") for _ in range(2)]
+
+    for message in run(built.clock, story()):
+        assert message.rcode() == dns.rcode.SERVFAIL
+        assert edes(message) == [Ede.NETWORK_ERROR]
+    assert len(exchange.asked) == 1
+
+
+def test_without_upstreams_banned_names_are_answered_all_the_same() -> None:
+    """No network, no upstream: policy needs neither."""
+    built = house()
+
+    async def story() -> list[dns.message.Message]:
+        return [await built.ask(name) for name in ("chat.example", "www.example.org")]
+
+    banned, allowed = run(built.clock, story())
+    assert banned.rcode() == dns.rcode.NXDOMAIN
+    assert (allowed.rcode(), edes(allowed)) == (dns.rcode.SERVFAIL, [Ede.NOT_READY])
+
+
+def test_too_many_questions_under_way_are_refused_at_once() -> None:
+    """The limit answers with SERVFAIL instead of memory."""
+    built = house(FakeExchange(silent), terms=ForwarderTerms(pending=3))
+
+    async def story() -> list[dns.message.Message]:
+        return await asyncio.gather(*(built.ask(f"n{n}.example.org") for n in range(5)))
+
+    messages = run(built.clock, story())
+    assert [m.rcode() for m in messages] == [dns.rcode.SERVFAIL] * 5
+    assert Counter(code for m in messages for code in edes(m)) == {Ede.NO_REACHABLE_AUTHORITY: 3, Ede.OTHER: 2}
+
+
+@pytest.mark.parametrize(
+    ("packet", "rcode"),
+    [
+        (b"", None),
+        (b"\0" * 11, None),
+        (ask("www.example.org")[:2] + b"\x81" + ask("www.example.org")[3:], None),
+        (b"\0\1\1\0\0\1\0\0\0\0\0\0", "FORMERR"),
+        (ask("www.example.org")[:-3], "FORMERR"),
+        (dns.message.make_query("example.org", "SOA", id=1).to_wire()[:2] + b"\x28\0\0\0\0\0\0\0\0\0", "NOTIMP"),
+        (ask("example.org", "AXFR"), "REFUSED"),
+        (ask("chat.example", "A", rclass="HS"), "NXDOMAIN"),
+        (ask("www.example.org", "A", rclass="HS"), "NOTIMP"),
+    ],
+    ids=["empty", "short", "response", "no question", "cut", "update", "transfer", "banned in HS", "class HS"],
+)
+def test_what_is_no_ordinary_query_has_its_answer_too(packet: bytes, rcode: str | None) -> None:
+    """Silence for what is no query; the RCODE that says why for the rest; upstreams hear of none of it."""
+    built = house(answering())
+
+    octets = run(built.clock, built.answer(packet))
+
+    assert (None if octets is None else dns.rcode.to_text(octets[3] & 15)) == rcode
+    assert built.questions() == []
+
+
+def test_every_query_is_counted_once() -> None:
+    """By transport, group, class of QTYPE, RCODE, source, and the rule it met."""
+    built = house(answering())
+
+    async def story() -> None:
+        for _ in range(2):
+            await built.ask("www.example.org")
+        await built.ask("chat.example", "TYPE4711")
+        await built.ask("localhost", "AAAA", who=client(transport="tcp"))
+        await built.answer(b"\0" * 12)
+        await built.answer(b"")
+
+    run(built.clock, story())
+
+    assert {key: n for key, n in built.counts("query").items() if n} == {
+        ("udp", "everyone", "A", "NOERROR", "upstream", "", "", "", ""): 1,
+        ("udp", "everyone", "A", "NOERROR", "cache", "", "", "", ""): 1,
+        ("udp", "everyone", "other", "NXDOMAIN", "policy", "order-1", "chat", "nxdomain", "enforce"): 1,
+        ("tcp", "everyone", "AAAA", "NOERROR", "special", "", "", "", ""): 1,
+        ("udp", "", "other", "FORMERR", "error", "", "", "", ""): 1,
+    }
+    assert built.counts("dropped") == {("udp", "short"): 1}
+    assert built.counts("cache") == {("miss",): 1, ("hit",): 1}
+
+
+def test_a_hit_is_spooled_before_its_answer_is_there() -> None:
+    """Who has the answer can rely on the evidence."""
+    built = house(answering())
+
+    outcome = built.pipeline.begin(ask("chat.example"), client("2001:db8::7", 4242, "tcp"))
+
+    assert isinstance(outcome, bytes)
+    (hit,) = built.hits()
+    assert hit._asdict() == {
+        "time_us": int(START_AT * 1e6), "client": "2001:db8::7", "port": 4242, "generation": 1, "group": "everyone",
+        "transport": "tcp", "qname": "chat.example", "qtype": "A", "order": "order-1", "app": "chat",
+        "rule": "suffix chat.example", "action": "nxdomain", "rcode": "NXDOMAIN", "ede": 16, "mode": "enforce",
+    }  # fmt: skip
+
+
+def test_ttls_age_with_the_cache() -> None:
+    """What is left of the TTL, in whole seconds; an answer never outlives it."""
+    built = house(answering())
+
+    async def story() -> list[int]:
+        seen = []
+        for passed in (0, 0.5, 0.6, 58, 0.8, 0.2):
+            built.clock.advance(passed)
+            seen.append((await built.ask("www.example.org")).answer[0].ttl)
+        return seen
+
+    assert run(built.clock, story()) == [60, 60, 59, 1, 1, 60]
+
+
+# ---- the memo says what the pipeline says ---------------------------------------------------------------------------
+
+QUERIES = [
+    ask(name, rtype, **how)
+    for name, rtype, how in [
+        ("chat.example", "A", {}),
+        ("chat.example", "A", {"edns": False}),
+        ("chat.example", "HTTPS", {"do": True}),
+        ("CHAT.example", "A", {}),
+        ("x.chat.example", "AAAA", {"cd": True}),
+        ("only.example", "A", {"rd": False}),
+        ("a.only.example", "A", {}),
+        ("www.example.org", "A", {}),
+        ("www.example.org", "A", {"edns": False}),
+        ("wWw.eXample.org", "A", {"payload": 4096}),
+        ("www.example.org", "A", {"do": True, "ad": True}),
+        ("www.example.org", "A", {"rd": False}),
+        ("www.example.org", "ANY", {}),
+        ("www.example.org", "TXT", {}),
+        ("short.example.org", "A", {}),
+        ("zero.example.org", "A", {}),
+        ("cloak.example.org", "A", {}),
+        ("cloak.example.org", "HTTPS", {}),
+        ("big.example.org", "TXT", {"payload": 512}),
+        ("big.example.org", "TXT", {"payload": 4096}),
+        ("gone.example.org", "A", {}),
+        ("localhost", "A", {}),
+        ("1.0.0.127.in-addr.arpa", "PTR", {}),
+        ("id.server", "TXT", {"rclass": "CH"}),
+        ("example.org", "AXFR", {}),
+    ]
+]
+QUERIES += [
+    QUERIES[0][:-3],
+    QUERIES[7] + b"\0",
+    QUERIES[7][:2] + b"\x81" + QUERIES[7][3:],
+    QUERIES[7][:4] + b"\0\2" + QUERIES[7][6:],
+    b"",
+    b"\0" * 12,
+    dns.message.make_query("chat.example", "A", use_edns=0, options=[dns.edns.GenericOption(3, b"")]).to_wire(),
+    dns.message.make_query("www.example.org", "A", use_edns=1).to_wire(),
+]
+CLIENTS = [client("198.51.100.7"), client("198.51.100.200"), client("203.0.113.9"), client("198.51.100.7", 50000)]
+POLICIES = [
+    generation(BAN, allowed=["198.51.100.0/24"], serial=1),
+    generation(
+        Held([CHAT], groups=["phones"], effective=START_AT + 90),
+        Held([app("www", "www.example.org")], id="order-2", groups=["lab"], action=Action.SINKHOLE),
+        Held([app("big", "big.example.org")], id="order-3", groups=["phones"], mode=Mode.OBSERVE),
+        groups=GROUPS, serial=2,
+    ),
+]  # fmt: skip
+UPSTREAMS: list[React] = [
+    records(ZONE, delay=0),
+    records({**ZONE, "cloak.example.org A": ["cloak.example.org 5 IN A 192.0.2.44"]}, delay=0),
+    fails("SERVFAIL", delay=0),
+]
+
+batches = st.lists(
+    st.tuples(
+        st.lists(st.tuples(st.sampled_from(QUERIES), st.sampled_from(CLIENTS), st.booleans()), min_size=1, max_size=8),
+        st.sampled_from([0.0, 0.0, 0.0, 0.3, 1.0, 2.0, 19.5, 61.0, 400.0]),
+        st.sampled_from([None] * 6 + [0, 1]),
+        st.sampled_from([None] * 6 + [0, 1, 2]),
+    ),
+    max_size=12,
+)
+
+
+def without_source(house: House) -> Counter[tuple[str, ...]]:
+    """The query counters, whoever answered."""
+    summed: Counter[tuple[str, ...]] = Counter()
+    for key, count in house.counts("query").items():
+        summed[key[:4] + key[5:]] += count
+    return +summed
+
+
+async def compare(
+    module: ModuleType,
+    story: Sequence[tuple[list[tuple[bytes, Client, bool]], float, int | None, int | None]],
+) -> HotPath:
+    """Live through a story twice, with the memo and without, and compare all that anybody can see of it."""
+    clock = FakeClock()
+    with_memo, without = (house(answering(), clock=clock, policy=POLICIES[0]) for _ in range(2))
+    counts = Cells(with_memo.octets, CELLS).counts
+    path = HotPath(with_memo, module, counts)
+    for number, (batch, passed, policy, upstream) in enumerate(story):
+        clock.advance(passed)
+        for built in (with_memo, without):
+            if policy is not None:
+                built.policy.swap(POLICIES[policy], clock.at())
+            if upstream is not None:
+                built.exchanges[0].react = UPSTREAMS[upstream]
+        packets = [
+            (bytes([number, slot]) + packet[2:] if len(packet) > 1 and fresh_id else packet, who)
+            for slot, (packet, who, fresh_id) in enumerate(batch)
+        ]
+        replies = await path.answer(packets)
+        expected = [await without.answer(packet, who) for packet, who in packets]
+        assert replies == expected
+    assert sorted(with_memo.hits()) == sorted(without.hits())
+    assert without_source(with_memo) == without_source(without)
+    assert with_memo.questions() == without.questions()
+    return path
+
+
+def use(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the engine learn into one build of the memo."""
+    monkeypatch.setattr(resolver.engine.pipeline, "Ready", module.Ready)
+    monkeypatch.setattr(resolver.engine.inforce, "ViewMemo", module.ViewMemo)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(story=batches)
+def test_the_memo_answers_as_the_pipeline_would(
+    hot: "object", monkeypatch: pytest.MonkeyPatch, story: list[tuple]
+) -> None:  # type: ignore[type-arg]
+    """Byte for byte, hit for hit and count for count, whatever was asked, whenever, under whatever policy."""
+    module = hot("_batch_cy")  # type: ignore[operator]
+    use(module, monkeypatch)
+
+    run(FakeClock(), compare(module, story))
+
+
+def test_the_memo_answers_at_all(hot: "object", monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison above compares something: what was asked before is answered by the memo."""
+    module = hot("_batch_cy")  # type: ignore[operator]
+    use(module, monkeypatch)
+    lasting = [ask("chat.example"), ask("www.example.org"), ask("localhost"), ask("gone.example.org")]
+    batch = [(packet, CLIENTS[0], True) for packet in lasting]
+
+    path = run(FakeClock(), compare(module, [(batch, 0.0, None, None)] * 3))
+
+    assert path.answered == 2 * len(lasting)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        ask("cloak.example.org"),
+        ask("zero.example.org"),
+        ask("www.example.org", rd=False),
+        dns.message.make_query(
+            "chat.example", "A", use_edns=0, options=[dns.edns.GenericOption(10, b"x" * 8)]
+        ).to_wire(),
+    ],
+    ids=["decided by an answer", "TTL 0", "RD clear", "with an option"],
+)
+def test_the_memo_does_not_learn_what_may_be_untrue_the_next_time(
+    packet: bytes, hot: "object", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A verdict on an alias ends with the alias, options differ from query to query, TTL 0 is for one use."""
+    module = hot("_batch_cy")  # type: ignore[operator]
+    use(module, monkeypatch)
+
+    path = run(FakeClock(), compare(module, [([(packet, CLIENTS[0], True)], 0.0, None, None)] * 3))
+
+    assert path.answered == 0
+
+
+def test_a_query_over_tcp_teaches_the_memo_nothing() -> None:
+    """Its answer may be longer than a datagram's."""
+    built = house(answering())
+
+    run(built.clock, built.ask("chat.example", who=client(transport="tcp")))
+
+    assert built.policy.ready_answers() == 0
+
+
+def test_begin_says_what_is_wanted() -> None:
+    """Without waiting, a query that needs an upstream is handed back with what was found out."""
+    built = house(answering())
+
+    wanted = built.pipeline.begin(ask("www.example.org"), client())
+
+    assert isinstance(wanted, Wanted)
+    assert (wanted.query.qtype, wanted.view.group, wanted.stale, wanted.observed) == (1, "everyone", None, None)
+
+
+def test_counters_of_the_memo_are_in_the_same_memory() -> None:
+    """A cell that the pipeline names is the one that the memo adds to."""
+    built = house(answering())
+
+    run(built.clock, built.ask("chat.example"))
+
+    ready = [key for key in read(built.octets) if key[0] == "query" and key[5] == "ready"]
+    assert ready == [("query", "udp", "everyone", "A", "NXDOMAIN", "ready", "order-1", "chat", "nxdomain", "enforce")]
+
+
+def test_a_reply_that_names_the_question_in_capitals_is_the_clients_spelling() -> None:
+    """The question comes back as it was sent, letter by letter, from the cache too."""
+    built = house(FakeExchange(lambda query, transport: [Said(reply(query, ["www.example.org 60 IN A 192.0.2.1"]), 0)]))
+
+    async def story() -> list[bytes]:
+        await built.ask("www.example.org")
+        octets = await built.answer(ask("WwW.eXaMpLe.OrG"))
+        assert octets is not None
+        return [octets]
+
+    (octets,) = run(built.clock, story())
+    assert b"\x03WwW\x07eXaMpLe\x03OrG" in octets

@@ -1,0 +1,240 @@
+"""Where the parts of a message begin and end; the same plain and compiled."""
+
+from collections.abc import Callable
+from types import ModuleType
+
+import dns.exception
+import dns.name
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.build import (
+    TO_QUESTION,
+    header,
+    mutations,
+    opt,
+    option,
+    query,
+    question,
+    record,
+    valid_queries,
+    valid_replies,
+    wire,
+)
+from tests.support.plain import load_uncompiled
+
+Hot = Callable[[str], ModuleType]
+PROPERTY = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PLAIN = load_uncompiled("resolver.hot._scan_cy")
+
+HEADER = b"\xff" * 12  # no name can be read in it
+NAME = wire("www.example.org")
+LONGEST = b"\x3f" + b"a" * 63 + b"\x3f" + b"b" * 63 + b"\x3f" + b"c" * 63 + b"\x3d" + b"d" * 61 + b"\0"
+
+ASKED = query()
+MESSAGES = [*valid_queries(), *valid_replies(ASKED)]
+
+# Octets behind the header, offset of the name from there, the name that stands there (b"" for none).
+NAMES = {
+    "the root": (b"\0", 0, b"\0"),
+    "a plain name": (NAME, 0, NAME),
+    "letter case is lowered": (wire("WWW.Example.ORG"), 0, NAME),
+    "a length octet is no letter": (b"\x41" + b"a" * 65 + b"\0", 0, b""),
+    "a pointer to a name before": (NAME + b"\xc0\x0c", 17, NAME),
+    "a pointer into a name": (NAME + b"\xc0\x10", 17, wire("example.org")),
+    "labels, then a pointer": (NAME + b"\3ftp\xc0\x10", 17, wire("ftp.example.org")),
+    "a pointer to a pointer": (b"\3org\0" + b"\7example\xc0\x0c" + b"\xc0\x11", 15, wire("example.org")),
+    "a pointer to itself": (b"\xc0\x0c", 0, b""),
+    "a pointer forward": (b"\xc0\x0e" + NAME, 0, b""),
+    "a pointer into its own labels": (b"\1a\xc0\x0c", 0, b""),
+    "two pointers in a ring": (b"\xc0\x0e\xc0\x0c", 2, b""),
+    "a pointer into the header": (b"\xc0\x04", 0, b""),
+    "half a pointer": (b"\0\xc0", 1, b""),
+    "no end": (b"\3www", 0, b""),
+    "a label past the end": (b"\4www", 0, b""),
+    "nothing": (b"", 0, b""),
+    "label type 0b01": (b"\x41\0", 0, b""),
+    "label type 0b10": (b"\x81\0", 0, b""),
+    "255 octets": (LONGEST, 0, LONGEST),
+    "256 octets": (b"\x3f" + b"a" * 63 + LONGEST[:128] + b"\x3e" + b"d" * 62 + b"\0", 0, b""),
+    "256 octets, the last ones by pointer": (LONGEST + b"\1x\xc0\x0c", 255, b""),
+    "before the message": (b"\0", -13, b""),
+}
+
+
+@pytest.mark.parametrize("case", NAMES)
+def test_a_name_is_read_or_is_none(hot: Hot, case: str) -> None:
+    """read_name gives the lower-cased name, or nothing."""
+    octets, offset, name = NAMES[case]
+
+    assert hot("_scan_cy").read_name(HEADER + octets, 12 + offset) == name
+
+
+@pytest.mark.parametrize(
+    ("octets", "offset", "pointers", "past"),
+    [
+        (NAME + b"xx", 0, False, 17),
+        (NAME + b"\xc0\x0cxx", 17, True, 19),
+        (NAME + b"\1a\xc0\x0cxx", 17, True, 21),
+        (NAME + b"\xc0\x0cxx", 17, False, -1),  # in a question, nothing comes before the name
+        (b"\xc0\x0c", 0, True, -1),
+        (NAME + b"\xc0\x0b", 17, True, -1),  # into the header
+        (b"\xc0", 0, True, -1),
+        (LONGEST, 0, False, 255),
+        (LONGEST[:-1] + b"\1", 0, False, -1),
+        (b"\x40a\0", 0, True, -1),
+    ],
+)
+def test_a_name_is_stepped_over(hot: Hot, octets: bytes, offset: int, pointers: bool, past: int) -> None:
+    """skip_name gives the offset past the name, or -1."""
+    found = hot("_scan_cy").skip_name(HEADER + octets, 12 + offset, pointers)
+
+    assert found == (past + 12 if past > 0 else -1)
+
+
+def _name_by_dnspython(message: bytes, start: int) -> bytes:
+    try:
+        return dns.name.from_wire(message, start)[0].to_wire().lower()
+    except dns.exception.DNSException:
+        return b""
+
+
+_PIECES = st.lists(
+    st.one_of(
+        st.binary(min_size=1, max_size=63).map(lambda label: bytes((len(label),)) + label),
+        st.integers(0, 200).map(lambda to: (0xC00C + to).to_bytes(2, "big")),
+        st.just(b"\0"),
+        st.binary(max_size=2),
+    ),
+    max_size=12,
+).map(b"".join)
+
+
+@PROPERTY
+@given(_PIECES, st.integers(0, 200))
+def test_names_are_those_that_dnspython_reads(hot: Hot, octets: bytes, offset: int) -> None:
+    """Pointers, loops, lengths: the oracle agrees about every name."""
+    message = HEADER + octets
+    start = 12 + offset % (len(octets) + 1)
+
+    assert hot("_scan_cy").read_name(message, start) == _name_by_dnspython(message, start)
+
+
+def test_the_parts_of_a_query_are_found(hot: Hot) -> None:
+    """The offset past the question, and that of the OPT's TYPE field, whatever stands around it."""
+    scan = hot("_scan_cy")
+    end = 12 + len(question())
+    other = record(TO_QUESTION, 1, b"\xc0\0\2\1")
+
+    assert scan.scan_query(query()) == (scan.WELL_FORMED, end, 0)
+    assert scan.scan_query(query(additional=(opt(),))) == (scan.WELL_FORMED, end, end + 1)
+    assert scan.scan_query(query(additional=(other, opt(), other))) == (
+        scan.WELL_FORMED,
+        end,
+        end + len(other) + 1,
+    )
+
+
+END = 12 + len(question())
+MALFORMED_QUERIES = {
+    "a name cut": (query()[:20], 0, 0),
+    "a type cut": (query()[:-1], 0, 0),
+    "two questions, one cut": (header(counts=(2, 0, 0, 0)) + question() + b"\1", 0, 0),
+    "a question with a pointer": (header() + b"\1a\xc0\x0c\0\1\0\1", 0, 0),
+    "trailing octets": (query() + b"\0", END, 0),
+    "a record announced and missing": (header(counts=(1, 0, 0, 1)) + question(), END, 0),
+    "an OPT cut in its RDATA": (query(additional=(opt(option(3, b"1234")),))[:-1], END, END + 1),
+    "two OPTs": (query(additional=(opt(), opt())), END, END + 1),
+    "an OPT not at the root": (query(additional=(opt(owner=wire("a")),)), END, END + 3),
+    "an OPT at a pointer": (query(additional=(opt(owner=b"\xc0\x1c"),)), END, END + 2),
+    "an OPT in the answer section": (header(counts=(1, 1, 0, 0)) + question() + opt(), END, END + 1),
+    "an OPT in the authority section": (header(counts=(1, 0, 1, 0)) + question() + opt(), END, END + 1),
+    "an option longer than its OPT": (query(additional=(opt(b"\0\3\0\1"),)), END, END + 1),
+    "half an option": (query(additional=(opt(b"\0\3\0"),)), END, END + 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MALFORMED_QUERIES)
+def test_a_fault_keeps_what_was_found_before_it(hot: Hot, case: str) -> None:
+    """So that the FORMERR can echo the question and bring an OPT."""
+    octets, question_end, opt_start = MALFORMED_QUERIES[case]
+    scan = hot("_scan_cy")
+
+    assert scan.scan_query(octets) == (scan.MALFORMED, question_end, opt_start)
+
+
+@pytest.mark.parametrize("questions", [0, 2])
+def test_only_a_single_question_is_one(hot: Hot, questions: int) -> None:
+    """None or several are well formed and have no end to echo up to; what to make of them is read_query's affair."""
+    scan = hot("_scan_cy")
+    message = header(counts=(questions, 0, 0, 1)) + question() * questions + opt()
+
+    assert scan.scan_query(message) == (scan.WELL_FORMED, 0, 13 + questions * len(question()))
+
+
+@pytest.mark.parametrize("octets", [b"", header()[:11], query(flags=0x8100), query(flags=0x8000)])
+def test_what_is_no_query_is_told_apart(hot: Hot, octets: bytes) -> None:
+    """Too short for a header, or a response."""
+    scan = hot("_scan_cy")
+
+    assert scan.scan_query(octets) == (scan.NOT_A_QUERY, 0, 0)
+
+
+def test_the_records_of_a_reply_are_walked(hot: Hot) -> None:
+    """Section, type, RDATA and owner of each, in order."""
+    alias, glue, end = record(TO_QUESTION, 5, b"\xc0\x10"), record("a", 1, b"1234"), 12 + len(question())
+    message = header(counts=(1, 1, 0, 2)) + question() + alias + glue + opt()
+    second, third = end + len(alias), end + len(alias) + len(glue)
+
+    assert hot("_scan_cy").scan_records(message, end) == [
+        (0, end + 2, 5, end + 12, second, end),
+        (2, second + 3, 1, second + 13, third, second),
+        (2, third + 1, 41, third + 11, third + 11, third),
+    ]
+    assert hot("_scan_cy").scan_records(message + b"\0", end) is None
+    assert hot("_scan_cy").scan_records(message[:-1], end) is None
+
+
+@PROPERTY
+@given(st.one_of(st.binary(max_size=80), mutations(MESSAGES)), st.integers(-2, 90))
+def test_the_compiled_module_says_what_the_plain_one_says(hot: Hot, octets: bytes, start: int) -> None:
+    """About any octets, from any offset, and without ever raising."""
+    scan = hot("_scan_cy")
+
+    assert scan.scan_query(octets) == PLAIN.scan_query(octets)
+    assert scan.read_name(octets, start) == PLAIN.read_name(octets, start)
+    assert scan.skip_name(octets, start, True) == PLAIN.skip_name(octets, start, True)
+    assert scan.skip_name(octets, start, False) == PLAIN.skip_name(octets, start, False)
+    if len(octets) >= 12 and start >= 12:
+        assert scan.scan_records(octets, start) == PLAIN.scan_records(octets, start)
+
+
+@pytest.mark.parametrize(("elapsed", "left"), [(-5, 300), (0, 300), (1, 299), (299, 1), (300, 0), (301, 0), (2**31, 0)])
+def test_a_ttl_runs_down_to_zero_and_no_further(hot: Hot, elapsed: int, left: int) -> None:
+    """Elapsed seconds are taken off; a clock that went back changes nothing."""
+    octets = b"ab" + (300).to_bytes(4, "big") + b"cd"
+
+    assert hot("_scan_cy").age(octets, ((2, 300),), elapsed) == b"ab" + left.to_bytes(4, "big") + b"cd"
+
+
+@PROPERTY
+@given(st.lists(st.integers(0, 2**31 - 1), max_size=5), st.integers(0, 2**31), st.binary(max_size=20))
+def test_a_part_ages_as_the_whole_does(hot: Hot, ttls: list[int], elapsed: int, head: bytes) -> None:
+    """It makes no difference whether the body is aged alone or inside the message; length and the rest stay."""
+    age = hot("_scan_cy").age
+    body = b"".join(b"-" + ttl.to_bytes(4, "big") for ttl in ttls)
+    places = tuple((5 * i + 1, ttl) for i, ttl in enumerate(ttls))
+    whole = age(head + body, tuple((at + len(head), ttl) for at, ttl in places), elapsed)
+
+    assert whole == head + age(body, places, elapsed)
+    assert [int.from_bytes(whole[len(head) + at :][:4], "big") for at, _ in places] == [
+        max(0, ttl - elapsed) for ttl in ttls
+    ]
+
+
+def test_a_build_knows_what_it_is(hot: Hot) -> None:
+    """Compiled or plain is never a guess."""
+    module = hot("_scan_cy")
+
+    assert module.is_compiled() is not str(module.__file__).endswith(".py")
