@@ -1,7 +1,7 @@
 """`python -m resolver` and the installed command `interdict`.
 
-With INTERDICT_PLAIN=1 in the environment the hot modules run as plain Python even where they were compiled: to compare the
-two, or to rule one out. `interdict --version` says which runs.
+With INTERDICT_PLAIN=1 in the environment the hot modules run as plain Python even where they were compiled: to compare
+the two, or to rule one out. `interdict --version` says which runs.
 """
 
 import os

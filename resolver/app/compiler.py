@@ -1,7 +1,7 @@
 """From configuration and documents to a generation file: read, checked, compiled, written aside, put in place.
 
-Runs in a process of its own, so that a large compile never holds up an answer, and in the command line's for `check` and
-`explain`, which write nothing.
+Runs in a process of its own, so that a large compile never holds up an answer, and in the command line's for `check`
+and `explain`, which write nothing.
 """
 
 import os
@@ -14,7 +14,7 @@ from resolver.config import Config
 from resolver.feeds.files import read_documents, shipped
 from resolver.policy.compile import Enforcement, PolicySettings, compile_generation
 from resolver.policy.documents import Documents
-from resolver.policy.generation import Generation, GenerationError, GroupEntry
+from resolver.policy.generation import Generation, GenerationError, GroupEntry, PolicyTerms
 from resolver.policy.source import PolicyError, Problem, did_you_mean
 
 KEPT_GENERATIONS = 20
@@ -131,12 +131,12 @@ def generation_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob(f"*{_SUFFIX}") if path.stem.isdigit())
 
 
-def list_times(documents: Documents, folders: Iterable[Path]) -> dict[str, float]:
+def list_times(terms: PolicyTerms, folders: Iterable[Path]) -> dict[str, float]:
     """When each document that is in use was last changed: `apps/wechat` -> Unix seconds."""
     times: dict[str, float] = {}
     for folder in folders:
-        for kind, ids in (("apps", documents.apps), ("orders", documents.orders)):
-            for id_ in ids:
+        for kind, entries in (("apps", terms.apps), ("orders", terms.orders)):
+            for id_ in [entry.id for entry in entries]:
                 path = folder / kind / f"{id_}.yaml"
                 if path.exists():
                     times[f"{kind}/{id_}"] = path.stat().st_mtime

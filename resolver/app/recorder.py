@@ -238,6 +238,8 @@ class Recorder:
             spool_damage={"torn": self._torn, "corrupt": self._corrupt, "unreadable": self._unreadable},
             workers=_count(told.get("workers")),
             restarts=_count(told.get("restarts")),
+            reload_ok=bool(reload["ok"]) if isinstance(reload, dict) and "ok" in reload else None,
+            reload_at=_number(reload.get("at")) if isinstance(reload, dict) else 0.0,
             version=str(told.get("version") or ""),
             hot=str(told.get("hot") or ""),
             python=platform.python_version(),

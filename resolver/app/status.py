@@ -12,16 +12,14 @@ from resolver.app.compiler import document_folders, list_times
 from resolver.app.machine import StatePaths, upstream_addresses
 from resolver.app.worker import open_generation
 from resolver.config import Config
-from resolver.feeds.files import read_documents
 from resolver.hot._scan_cy import is_compiled
 from resolver.observe import cells
 from resolver.observe.metrics import merge
 from resolver.policy.generation import FOREVER
-from resolver.policy.source import PolicyError
 from resolver.transport.sockets import format_address
 
 
-def policy_status(path: Path, workers: int, restarts: int) -> dict[str, Any]:
+def policy_status(path: Path, config: Config, workers: int, restarts: int) -> dict[str, Any]:
     """The policy in force: generation, orders and their state now; with how many workers there are."""
     generation = open_generation(path)
     terms = generation.terms
@@ -47,6 +45,7 @@ def policy_status(path: Path, workers: int, restarts: int) -> dict[str, Any]:
         "loaded_at": generation.compiled_at,
         "names": generation.names,
         "orders": orders,
+        "lists": list_times(terms, document_folders(config)),
         "workers": workers,
         "restarts": restarts,
         "version": __version__,
@@ -98,13 +97,8 @@ def running_status(
     }
 
 
-def write_status(paths: StatePaths, config: Config, status: dict[str, Any]) -> None:
+def write_status(paths: StatePaths, status: dict[str, Any]) -> None:
     """Rewrite the file that the recorder reads."""
-    try:
-        folders = document_folders(config)
-        status["lists"] = list_times(read_documents(folders), folders)
-    except (PolicyError, OSError):
-        status["lists"] = {}
     aside = paths.status.with_suffix(".new")
     with contextlib.suppress(OSError):
         aside.write_text(json.dumps(status))

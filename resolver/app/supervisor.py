@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from resolver.app import control, machine, recorder
-from resolver.app.compiler import compile_aside, write_policy
+from resolver.app.compiler import compile_aside
 from resolver.app.machine import SettingsError
 from resolver.app.status import banner, policy_status, running_status, write_status
 from resolver.app.worker import WorkerSettings, exit_process, name_process
@@ -112,6 +112,8 @@ class Supervisor:
         self._source = str(config_path) if config_path is not None else "defaults"
         self._announce = announce
         self._selector = selectors.DefaultSelector()
+        self._control: socket.socket | None = None
+        self._metrics: socket.socket | None = None
         self._workers: list[_Worker] = []
         self._recorder: _Child | None = None
         self._restarts = 0
@@ -156,14 +158,9 @@ class Supervisor:
             raise StartError(str(error)) from None
         machine.raise_file_limit()
         try:
-            self._generation = write_policy(config, self._source, self._paths.generations, time.time())
-        except PolicyError as error:
-            problems += [str(problem) for problem in error.problems]
-        except OSError as error:
-            problems.append(
-                f"can not write to {self._paths.generations}: {error.strerror}; make room, or set `state_dir`"
-            )
-        self._metrics: socket.socket | None = None
+            self._generation = self._first_generation()
+        except StartError as error:
+            problems.append(str(error))
         try:
             self._bind()
         except BindError as error:
@@ -256,7 +253,8 @@ class Supervisor:
                 signal.signal(number, signal.SIG_DFL)
             name_process(name)
             self._selector.close()
-            self._control.close()
+            if self._control is not None:
+                self._control.close()
             code = work()
         except BaseException:
             traceback.print_exc()
@@ -428,22 +426,38 @@ class Supervisor:
         if self._reload is not None:
             self._reload_again = [*(self._reload_again or []), *askers]
             return
-        reader, writer = os.pipe()
-
-        def work() -> int:
-            os.close(reader)
-            with os.fdopen(writer, "wb") as pipe:
-                pipe.write(json.dumps(self._compiled()).encode())
-            return 0
-
-        pid = self._fork("interdict-cmp", work)
-        os.close(writer)
+        pid, reader = self._fork_compiler()
         os.set_blocking(reader, False)
         self._reload = _Reload(pid, reader, askers=list(askers))
         self._selector.register(reader, selectors.EVENT_READ, self._on_compiled)
 
-    def _compiled(self) -> dict[str, object]:
-        return compile_aside(self._config_path, self._config, self._paths.generations, time.time())
+    def _fork_compiler(self) -> tuple[int, int]:
+        """Start a compile in a process of its own; what it says (`compile_aside`) comes out of the pipe returned."""
+        reader, writer = os.pipe()
+
+        def work() -> int:
+            os.close(reader)
+            said = compile_aside(self._config_path, self._config, self._paths.generations, time.time())
+            with os.fdopen(writer, "wb") as pipe:
+                pipe.write(json.dumps(said).encode())
+            return 0
+
+        pid = self._fork("interdict-cmp", work)
+        os.close(writer)
+        return pid, reader
+
+    def _first_generation(self) -> Path:
+        pid, reader = self._fork_compiler()
+        with os.fdopen(reader, "rb") as pipe:
+            octets = pipe.read()
+        os.waitpid(pid, 0)
+        try:
+            said = json.loads(octets)
+        except ValueError:
+            raise StartError("the policy could not be compiled; the compiler's error is above") from None
+        if "problems" in said:
+            raise StartError("\n".join(said["problems"]))
+        return Path(said["path"])
 
     def _on_compiled(self) -> None:
         reload = self._reload
@@ -506,6 +520,7 @@ class Supervisor:
     # ---- status ----------------------------------------------------------------------------------------------------
 
     def _on_asker(self) -> None:
+        assert self._control is not None
         with contextlib.suppress(BlockingIOError):
             sock, _ = self._control.accept()
             sock.setblocking(False)
@@ -555,11 +570,11 @@ class Supervisor:
         )
 
     def _policy_status(self) -> dict[str, object]:
-        return policy_status(self._generation, len(self._workers), self._restarts)
+        return policy_status(self._generation, self._config, len(self._workers), self._restarts)
 
     def _write_status(self) -> None:
         """Rewrite what the recorder reads."""
-        write_status(self._paths, self._config, {**self._policy_status(), "last_reload": self._last_reload})
+        write_status(self._paths, {**self._policy_status(), "last_reload": self._last_reload})
 
     # ---- stop ------------------------------------------------------------------------------------------------------
 
@@ -585,5 +600,6 @@ class Supervisor:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(child.pid, signal.SIGKILL)
         (self._paths.run / control.SOCKET_NAME).unlink(missing_ok=True)
-        self._control.close()
+        if self._control is not None:
+            self._control.close()
         self._release()

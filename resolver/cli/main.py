@@ -5,13 +5,14 @@ Answers go to standard output, whatever went wrong to standard error; a mistake 
 clear sentence with its mend and never a traceback.
 """
 
+import contextlib
 import json
 import os
 import sys
 import time
 from collections.abc import Callable
 from datetime import date, datetime
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -36,6 +37,7 @@ _STATUS_SECONDS = 10.0
 _SHELLS = ("bash", "zsh", "fish")
 
 _F = TypeVar("_F", bound=Callable[..., object])
+_T = TypeVar("_T")
 
 
 class Failure(click.ClickException):
@@ -283,75 +285,77 @@ def check(as_json: bool, strict: bool) -> None:
     sys.exit(NO if strict and report.warnings else DONE)
 
 
-class _Address(click.ParamType[IPv4Address | IPv6Address]):
-    name = "address"
+def _parsed(parse: Callable[[str], _T]) -> Callable[[click.Context, click.Parameter, str | None], _T | None]:
+    """An option's callback that reads its text; what `parse` raises as ValueError says what to write instead."""
 
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> IPv4Address | IPv6Address:
-        from ipaddress import ip_address
-
+    def read(_: click.Context, __: click.Parameter, text: str | None) -> _T | None:
+        if text is None:
+            return None
         try:
-            return ip_address(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is no IP address; write for example 10.1.2.3", param, ctx)
-
-
-class _Network(click.ParamType[IPv4Network | IPv6Network]):
-    name = "network"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> IPv4Network | IPv6Network:
-        from ipaddress import ip_network
-
-        try:
-            return ip_network(str(value), strict=False)
-        except ValueError:
-            self.fail(f"{value!r} is no IP address or network; write for example 10.1.2.3 or 10.1.0.0/16", param, ctx)
-
-
-class _Name(click.ParamType[bytes]):
-    """A domain name, in wire form."""
-
-    name = "name"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
-        from resolver.wire.name import BadName, from_text
-
-        if isinstance(value, bytes):
-            return value
-        try:
-            return from_text(str(value))
-        except BadName as error:
-            self.fail(f"{error}; write a name such as weixin.qq.com", param, ctx)
-
-
-class _Moment(click.ParamType[float]):
-    """An instant or a day (RFC 3339 §5.6) in Unix seconds; a day alone is its midnight in UTC."""
-
-    name = "time"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        from resolver.policy.documents import parse_date, parse_instant
-
-        if isinstance(value, float):
-            return value
-        text = str(value)
-        try:
-            return parse_instant(f"{parse_date(text)}T00:00:00Z" if "T" not in text else text).timestamp()
+            return parse(text)
         except ValueError as error:
-            self.fail(str(error), param, ctx)
+            raise click.BadParameter(str(error)) from None
+
+    return read
+
+
+def _parse_name(text: str) -> bytes:
+    from resolver.wire.name import BadName, from_text
+
+    try:
+        return from_text(text)
+    except BadName as error:
+        raise ValueError(f"{error}; write a name such as weixin.qq.com") from None
+
+
+def _parse_address(text: str) -> IPv4Address | IPv6Address:
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no IP address; write for example 10.1.2.3") from None
+
+
+def _parse_network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is no IP address or network; write for example 10.1.2.3 or 10.1.0.0/16") from None
+
+
+def _parse_moment(text: str) -> float:
+    """Unix seconds of an instant or a day (RFC 3339 §5.6); a day alone is its midnight in UTC."""
+    from resolver.policy.documents import parse_date, parse_instant
+
+    return parse_instant(text if "T" in text else f"{parse_date(text)}T00:00:00Z").timestamp()
+
+
+def _parse_server(text: str) -> "Endpoint":
+    """ADDR or ADDR:PORT, with brackets around an IPv6 address that a port follows."""
+    from resolver.config import Endpoint, parse_endpoint
+
+    with contextlib.suppress(ValueError):
+        return Endpoint(str(ip_address(text.removeprefix("[").removesuffix("]"))), 53)
+    try:
+        return parse_endpoint(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no server; write 192.0.2.53, 192.0.2.53:5300 or [2001:db8::53]:5300") from None
 
 
 @interdict.command(epilog=_EXIT_CODES)
 @_takes_config
 @_speaks_json
-@click.argument("name", type=_Name())
-@click.option("--client", metavar="ADDR", type=_Address(), default="127.0.0.1", show_default=True, help="Who asks.")
+@click.argument("name", callback=_parsed(_parse_name))
+@click.option(
+    "--client",
+    metavar="ADDR",
+    callback=_parsed(_parse_address),
+    default="127.0.0.1",
+    show_default=True,
+    help="Who asks.",
+)
 @click.option("--type", "qtype", metavar="TYPE", default="A", show_default=True, help="The type asked for.")
 @click.option(
-    "--at", metavar="TIME", type=_Moment(),
+    "--at", metavar="TIME", callback=_parsed(_parse_moment),
     help="The moment, such as 2023-10-30T00:00:00-04:00; a day alone is its midnight in UTC. By default now.",
 )  # fmt: skip
 def explain(name: bytes, client: IPv4Address | IPv6Address, qtype: str, at: float | None, as_json: bool) -> None:
@@ -409,36 +413,13 @@ def _explanation(name: bytes, client: IPv4Address | IPv6Address, qtype: str, at:
 # ---- what goes on ---------------------------------------------------------------------------------------------------
 
 
-class _Server(click.ParamType["Endpoint"]):
-    """ADDR or ADDR:PORT, with brackets around an IPv6 address that a port follows."""
-
-    name = "server"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> "Endpoint":
-        from ipaddress import ip_address
-
-        from resolver.config import Endpoint, parse_endpoint
-
-        if isinstance(value, Endpoint):
-            return value
-        text = str(value)
-        try:
-            return Endpoint(str(ip_address(text.removeprefix("[").removesuffix("]"))), 53)
-        except ValueError:
-            pass
-        try:
-            return parse_endpoint(text)
-        except ValueError:
-            self.fail(f"{text!r} is no server; write 192.0.2.53, 192.0.2.53:5300 or [2001:db8::53]:5300", param, ctx)
-
-
 @interdict.command(epilog=_EXIT_CODES)
 @_takes_config
 @_speaks_json
-@click.argument("name", type=_Name())
+@click.argument("name", callback=_parsed(_parse_name))
 @click.argument("qtype", metavar="[TYPE]", default="A")
 @click.option(
-    "--server", metavar="ADDR[:PORT]", type=_Server(),
+    "--server", metavar="ADDR[:PORT]", callback=_parsed(_parse_server),
     help="Whom to ask; by default the first `listen` of the configuration.",
 )  # fmt: skip
 @click.option("--tcp", is_flag=True, help="Ask over TCP.")
@@ -486,7 +467,9 @@ def query(
 )  # fmt: skip
 @click.option("--follow/--no-follow", default=True, show_default=True, help="Go on with new hits until Ctrl-C.")
 @click.option("--order", metavar="ID", help="Only hits of this order.")
-@click.option("--client", metavar="NETWORK", type=_Network(), help="Only hits of this address or network.")
+@click.option(
+    "--client", metavar="NETWORK", callback=_parsed(_parse_network), help="Only hits of this address or network."
+)
 @click.option("--app", metavar="ID", help="Only hits of this app.")
 def tail(
     count: int,

@@ -1,7 +1,8 @@
 """Answers of upstreams, kept for as long as they say.
 
-The cache knows nothing of clients or policy: every answer taken from it is judged again for the client who asks, so a new
-rule acts at once and no verdict is ever shared. Its size is bounded in octets; what was used longest ago goes first.
+The cache knows nothing of clients or policy: every answer taken from it is judged again for the client who asks, so a
+new rule acts at once and no verdict is ever shared. Its size is bounded in octets; what was used longest ago goes
+first.
 """
 
 from collections import OrderedDict
@@ -70,8 +71,8 @@ class Cache:
     def put(self, key: bytes, answer: Answer, now: float) -> Entry:
         """Keep an answer, its TTLs clamped, and return the entry; one that may not be cached is returned but not kept.
 
-        An answer lives as long as the shortest TTL in it; one that says "no" as long as RFC 2308 §5 says, and not at all
-        where it came without the SOA that would tell.
+        An answer lives as long as the shortest TTL in it; one that says "no" as long as RFC 2308 §5 says, and not at
+        all where it came without the SOA that would tell.
         """
         terms = self.terms
         seconds = [ttl for _, ttl in answer.ttls]

@@ -1,8 +1,8 @@
 """Questions that the cache can not answer, put to the upstreams.
 
-One question is asked once, however many clients wait for it. Upstreams are tried best first: those that answer, by their
-smoothed round-trip time; one that failed three times in a row rests for a while that doubles with each further failure,
-and is tried again with a client's question once it has rested (or sooner, when nobody else is left).
+One question is asked once, however many clients wait for it. Upstreams are tried best first: those that answer, by
+their smoothed round-trip time; one that failed three times in a row rests for a while that doubles with each further
+failure, and is tried again with a client's question once it has rested (or sooner, when nobody else is left).
 A reply counts only if it passes every check of RFC 5452 §9; one that does not is ignored, and the wait goes on.
 """
 
@@ -92,7 +92,8 @@ class Upstream:
 
         Args:
             exchange: How to reach it.
-            trust_ad: Whether its AD bit may be passed on: only over a path that nobody else can write to (RFC 6840 §5.8).
+            trust_ad: Whether its AD bit may be passed on: only over a path that nobody else can write to (RFC 6840
+                §5.8).
         """
         self.exchange = exchange
         self.trust_ad = trust_ad
@@ -230,8 +231,8 @@ class Forwarder:
         query = write_query(qname, qtype, 0, do=do, cd=cd, edns=upstream.edns, udp_octets=UDP_OCTETS)
         reply = await ask.over_udp(query, read_reply, min(self._terms.try_timeout, self._left(end)))
         if upstream.edns and _knows_no_edns(reply):
-            # A server that knows no EDNS says so like this (RFC 6891 §7): asked again in the old form, and from now on if
-            # that was it; a question that it can not take in either form says nothing about EDNS.
+            # A server that knows no EDNS says so like this (RFC 6891 §7): asked again in the old form, and from now on
+            # if that was it; a question that it can not take in either form says nothing about EDNS.
             query = write_query(qname, qtype, 0, do=False, cd=cd, edns=False, udp_octets=UDP_OCTETS)
             reply = await ask.over_udp(query, read_reply, min(self._terms.try_timeout, self._left(end)))
             upstream.edns = _knows_no_edns(reply)

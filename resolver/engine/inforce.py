@@ -1,8 +1,8 @@
 """The policy in force in one worker: a generation, the views of this moment, and the memos of ready answers.
 
 What changes at run time is replaced whole: `swap` puts a new generation in place by one assignment between two batches,
-`turn` makes new views when an order's moment has come. Both forget every ready answer, so that nothing said under the old
-policy is said again.
+`turn` makes new views when an order's moment has come. Both forget every ready answer, so that nothing said under the
+old policy is said again.
 """
 
 from resolver.hot._batch_cy import ViewMemo

@@ -1,8 +1,8 @@
 """THE path of a query. Every query walks it, by whatever transport it came; only a datagram that repeats one answered
 before is answered earlier, by the hot memo, with the very octets that were learned here.
 
-The order of the steps is the product's promise, so it is argued beside the lines. Two functions: `begin` goes as far as one can
-go without waiting, `finish` waits for an upstream. A reply is octets; None is silence.
+The order of the steps is the product's promise, so it is argued beside the lines. Two functions: `begin` goes as far as
+one can go without waiting, `finish` waits for an upstream. A reply is octets; None is silence.
 """
 
 import asyncio
@@ -96,8 +96,8 @@ class Pipeline:
 
     def begin(self, packet: bytes, client: Client) -> "bytes | Wanted | None":
         """Answer a message, or say what is wanted of an upstream first."""
-        # 2. What was asked? Before anything else, since whatever can not be read can not be judged, and what is no query
-        #    (a response, a fragment of a header) must get silence from every later step.
+        # 2. What was asked? Before anything else, since whatever can not be read can not be judged, and what is no
+        # query (a response, a fragment of a header) must get silence from every later step.
         try:
             query = read_query(packet)
         except WireError as error:
@@ -113,8 +113,8 @@ class Pipeline:
             refusal = error_answer(Rcode.REFUSED, ExtendedError(Ede.PROHIBITED, "client address is not allowed"))
             return self._reply(packet, client, query, refusal, None, None, "error")
 
-        # 3. What does policy say? Before special names, cache and upstreams: a settled verdict goes nowhere else, and the
-        #    same for every QTYPE and class, so that no HTTPS or CHAOS question is a way round.
+        # 3. What does policy say? Before special names, cache and upstreams: a settled verdict goes nowhere else, and
+        # the same for every QTYPE and class, so that no HTTPS or CHAOS question is a way round.
         view = self._policy.view_of(client.address, at)
         verdict = judge_query(query.qname, view)
         if verdict is not None and verdict.mode is Mode.ENFORCE:
@@ -149,7 +149,8 @@ class Pipeline:
 
     async def finish(self, wanted: Wanted) -> bytes | None:
         """Answer with what an upstream says, or with what it said before where it says nothing now."""
-        # 5. Ask. The question may already be under way for another client; the answer is the same, the verdict may not be.
+        # 5. Ask. The question may already be under way for another client; the answer is the same, the verdict need not
+        # be.
         query, stale = wanted.query, wanted.stale
         task = self._forwarder.fetch(query.qname, query.qtype, do=query.do, cd=bool(query.flags & CD))
         if task is None:

@@ -1,8 +1,8 @@
 """The machine room: bytes in, bytes out, as few objects as possible.
 
-Rules of the room: no I/O, no clock, no policy, nothing from the floors above. One source, two ways to run it: the `*_cy.py`
-modules are plain Python in Cython's pure mode, so they run as they are and, where a C compiler was present at install
-time, compiled. Both give the same bytes (`tests/unit/hot`).
+Rules of the room: no I/O, no clock, no policy, nothing from the floors above. One source, two ways to run it: the
+`*_cy.py` modules are plain Python in Cython's pure mode, so they run as they are and, where a C compiler was present at
+install time, compiled. Both give the same bytes (`tests/unit/hot`).
 
 `_scan_cy`   where a message's parts begin and end, and whether it is well formed
 `_table_cy`  a name, or any of its ancestors, found in a table of millions

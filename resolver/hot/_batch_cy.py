@@ -1,9 +1,9 @@
 """The memo of ready answers, and the loop that answers a batch of datagrams from it.
 
 The contract (`resolver/DESIGN.md`): what is answered here is, byte for byte, what the pipeline would have answered; all
-else is passed on to it. The memo holds nothing that was not first answered by the pipeline and learned from it. Its key is
-the datagram itself, less the two octets of the message id, under the memo of the client's view: so flags, EDNS, letter case
-and type all take part, and no client is ever answered with another view's verdict.
+else is passed on to it. The memo holds nothing that was not first answered by the pipeline and learned from it. Its key
+is the datagram itself, less the two octets of the message id, under the memo of the client's view: so flags, EDNS,
+letter case and type all take part, and no client is ever answered with another view's verdict.
 
 An entry leaves when its cached answer expires, when newer ones need the room, and with all others at once when the
 policy changes (a new generation, or an order's moment).
@@ -84,7 +84,8 @@ class Ready:
 
 @cython.cclass
 class ViewMemo:
-    """Ready answers of one view, in two halves: when the young half is full it becomes the old one, and the old is let go.
+    """Ready answers of one view, in two halves: when the young half is full it becomes the old one, and the old is let
+    go.
 
     Nothing moves between the halves, so a set of questions that fits is never let go by being asked, and letting go is
     one assignment. What was in use comes back with its next question, at the price of one walk through the pipeline.
@@ -126,9 +127,10 @@ class ViewMemo:
 class Batch:
     """The buffers of one socket's batches, and the loop over them.
 
-    `transport/udp.py` owns the memory and makes the system calls: it has `recvmmsg` fill `arena` and `names`, calls `answer`, and
-    gives the first `sent` message headers to `sendmmsg`. Reply k stands in the slot of the datagram it answers; where
-    a datagram was passed on, later headers are pointed at their slots so that the sent ones stay together.
+    `transport/udp.py` owns the memory and makes the system calls: it has `recvmmsg` fill `arena` and `names`, calls
+    `answer`, and gives the first `sent` message headers to `sendmmsg`. Reply k stands in the slot of the datagram it
+    answers; where a datagram was passed on, later headers are pointed at their slots so that the sent ones stay
+    together.
     """
 
     arena: "mmap"
@@ -165,7 +167,8 @@ class Batch:
             arena: `SLOT_OCTETS` a slot.
             names: `SOCKADDR_OCTETS` a slot.
             received: The receive headers (struct mmsghdr, 64 octets) as "I": msg_len is item 14 of 16.
-            send_headers: The send headers as "Q": msg_name is item 0 of 8, msg_iov points to the vector of the same number.
+            send_headers: The send headers as "Q": msg_name is item 0 of 8, msg_iov points to the vector of the same
+                number.
             send_vectors: The send vectors (struct iovec) as "Q": base, length.
             counts: The shared counters, "Q".
             addresses: Where `arena`, `names` and the control messages (`CONTROL_OCTETS` a slot) lie in memory; the last

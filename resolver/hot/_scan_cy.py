@@ -175,7 +175,8 @@ def scan_records(message: bytes, start: cython.Py_ssize_t) -> list[tuple[int, in
 
     Returns:
         One (section, type_offset, rtype, rdata_start, rdata_end, owner) per record, in order; section is 0 answer,
-        1 authority, 2 additional; `owner` is where the owner name begins. None for a message that is not well formed to its end.
+        1 authority, 2 additional; `owner` is where the owner name begins. None for a message that is not well formed to
+        its end.
     """
     end: cython.Py_ssize_t = len(message)
     i: cython.Py_ssize_t = start

@@ -1,12 +1,14 @@
 """A name, or any of its ancestors, found in an open-addressing hash table that all workers map from one file.
 
-A slot holds a fingerprint (u64, 0 = empty), and beside it, in arrays of their own so that a miss touches nothing else, the
-number of a claim set (u32) and the place of the name in a pool (u32). The fingerprint of a name is its wire form read as
-one big-endian number, modulo a prime of 55 bits, plus one. Why this hash: in plain Python it is two calls into C
-(`int.from_bytes`, `%`), and in C it can be carried from each suffix to the next longer one, right to left, in one pass.
+A slot holds a fingerprint (u64, 0 = empty), and beside it, in arrays of their own so that a miss touches nothing else,
+the number of a claim set (u32) and the place of the name in a pool (u32). The fingerprint of a name is its wire form
+read as one big-endian number, modulo a prime of 55 bits, plus one. Why this hash: in plain Python it is two calls into
+C (`int.from_bytes`, `%`), and in C it can be carried from each suffix to the next longer one, right to left, in one
+pass.
 
 A fingerprint that matches is never believed: the name itself is compared in the pool, so a listed name can not take a
-stranger's name down with it. 8 + 4 + 4 octets a slot at a load of at most 5/6, of which lookups that miss touch the first 8.
+stranger's name down with it. 8 + 4 + 4 octets a slot at a load of at most 5/6, of which lookups that miss touch the
+first 8.
 """
 
 from typing import TYPE_CHECKING

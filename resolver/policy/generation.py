@@ -239,7 +239,8 @@ def write_generation(terms: PolicyTerms, names: Mapping[bytes, int], *, serial: 
         sections[name] = (offset, array.nbytes)
         offset = _aligned(offset + array.nbytes)
     header = json.dumps({
-        "serial": serial, "digest": digest, "compiled_at": at, "names": len(ordered), "terms": content, "sections": sections,
+        "serial": serial, "digest": digest, "compiled_at": at, "names": len(ordered), "terms": content, "sections":
+        sections,
     }).encode()  # fmt: skip
     start = _aligned(_HEADER + len(header))
     out = bytearray(start + offset)

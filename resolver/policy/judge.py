@@ -1,4 +1,5 @@
-"""Verdicts: what policy says about a name, asked by a client of one view. A pure function, and the only one that decides.
+"""Verdicts: what policy says about a name, asked by a client of one view. A pure function, and the only one that
+decides.
 
 The data path and `interdict explain` call the same lines, so an explanation can not differ from what was done.
 """
@@ -15,8 +16,8 @@ from resolver.wire.codes import Ede
 class Verdict:
     """What policy says about a query.
 
-    `owner_offset` is where in the judged name the rule's own name begins. `orders` names every order whose rules cover the
-    name, the deciding one first.
+    `owner_offset` is where in the judged name the rule's own name begins. `orders` names every order whose rules cover
+    the name, the deciding one first.
     """
 
     action: Action
@@ -32,8 +33,9 @@ class Verdict:
     def ede(self) -> Ede:
         """The INFO-CODE that says on whose word the answer is what it is.
 
-        A forged answer is Forged Answer (RFC 8914 §4.5) whoever ordered it, since that is what the client must know; a refused one is
-        Censored where an outside authority imposes it (RFC 8914 §4.17), Blocked where it is one's own policy (RFC 8914 §4.16).
+        A forged answer is Forged Answer (RFC 8914 §4.5) whoever ordered it, since that is what the client must know; a
+        refused one is Censored where an outside authority imposes it (RFC 8914 §4.17), Blocked where it is one's own
+        policy (RFC 8914 §4.16).
         """
         if self.action is Action.SINKHOLE:
             return Ede.FORGED_ANSWER
@@ -53,8 +55,8 @@ class Verdict:
 def weigh(qname: bytes, view: View) -> list[Verdict]:
     """Every rule of the view that covers the name, the one that decides first.
 
-    Enforced rules come before observed ones, so that a rule on trial never shadows one in force. Among equals the longest
-    name wins, exact before suffix, then the strictest action, then the order of the configuration.
+    Enforced rules come before observed ones, so that a rule on trial never shadows one in force. Among equals the
+    longest name wins, exact before suffix, then the strictest action, then the order of the configuration.
 
     Args:
         qname: Lower-cased wire form.

@@ -1,9 +1,9 @@
 """Queries to one upstream, and its replies.
 
-Over UDP, a pool of connected sockets on ports of the kernel's choosing (random, RFC 5452 §9.2; a connected socket hears nobody but
-the upstream); each query goes out on a socket drawn at random under an id drawn at random, and a socket is replaced
-after a while, so that a port found out is soon worth nothing. A reply that is not accepted is ignored: the wait goes on for
-the true one.
+Over UDP, a pool of connected sockets on ports of the kernel's choosing (random, RFC 5452 §9.2; a connected socket hears
+nobody but the upstream); each query goes out on a socket drawn at random under an id drawn at random, and a socket is
+replaced after a while, so that a port found out is soon worth nothing. A reply that is not accepted is ignored: the
+wait goes on for the true one.
 """
 
 import asyncio

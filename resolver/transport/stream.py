@@ -1,8 +1,8 @@
 """TCP from clients (RFC 7766): many queries on a connection at once, answered as they are ready.
 
-Everything a client can hold on to is bounded: connections in all and per address, queries under way per connection, octets
-waiting for a client that does not read, and the time it may be idle or keep half a message. When all places are taken,
-the connection that has been idle longest makes room, so half-open ones lock nobody out.
+Everything a client can hold on to is bounded: connections in all and per address, queries under way per connection,
+octets waiting for a client that does not read, and the time it may be idle or keep half a message. When all places are
+taken, the connection that has been idle longest makes room, so half-open ones lock nobody out.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """UDP from clients, 64 datagrams a system call.
 
-One socket, one set of buffers, made once: `recvmmsg` fills them, `hot.Batch` answers in place what it knows, the rest is handed to
-the roof's `answer` one by one, and `sendmmsg` sends all that is ready. A datagram that has to wait for an upstream leaves the
-batch; its reply goes out by itself when it is there.
+One socket, one set of buffers, made once: `recvmmsg` fills them, `hot.Batch` answers in place what it knows, the rest
+is handed to the roof's `answer` one by one, and `sendmmsg` sends all that is ready. A datagram that has to wait for an
+upstream leaves the batch; its reply goes out by itself when it is there.
 
 Linux only: the structures are those of the kernel's 64-bit ABI (`struct mmsghdr`, 64 octets: bits/socket.h).
 """
@@ -82,8 +82,8 @@ class UdpServer:
                     names + SOCKADDR_OCTETS * i, name_octets, base + 16 * i, 1,
                     controls + CONTROL_OCTETS * i if needs_control else 0, 0, 0, 0,
                 )  # fmt: skip
-        self._receive_at = ctypes.c_void_p(_address(self._receive_headers))
-        self._send_at = ctypes.c_void_p(_address(self._send_headers))
+        self._receive_at = _address(self._receive_headers)
+        self._send_at = _address(self._send_headers)
         self._receive_words = memoryview(self._receive_headers).cast("Q")
         self._send_words = memoryview(self._send_headers).cast("Q")
         self._vector_words = memoryview(self._send_vectors).cast("Q")
@@ -149,8 +149,8 @@ class UdpServer:
     def _send(self, ready: int) -> None:
         done = 0
         while done < ready:
-            n = _libc.sendmmsg(self._fd, ctypes.c_void_p(self._send_at.value + 64 * done), ready - done, _MSG_DONTWAIT)  # type: ignore[operator]
-            # A reply that can not be sent (no route, a full buffer) is lost as any datagram may be; the next ones are not.
+            n = _libc.sendmmsg(self._fd, self._send_at + 64 * done, ready - done, _MSG_DONTWAIT)
+            # A reply that can not be sent (no route, a full buffer) is lost, as any datagram may be; the next is not.
             done += n if n > 0 else 1
 
 

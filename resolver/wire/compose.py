@@ -20,10 +20,10 @@ _EXTRA_TEXT_OCTETS = 160  # EXTRA-TEXT is for people and must not crowd out the 
 def write_reply(query: Query, answer: Answer, *, over_udp: bool, nsid: bytes = b"") -> bytes:
     """Put a reply together.
 
-    Header bits: QR and RA set, AA clear, opcode, RD and CD as asked; AD only where the answer is authentic and the client
-    can read it (RFC 6840 §5.8). An OPT goes back to every query that had one (RFC 6891 §6.1.1), with NSID where asked
-    (RFC 5001 §2.2) and the answer's Extended DNS Errors. What does not fit is cut to the question and an OPT, with TC set, since
-    a part of an RRset is of no use to anybody (RFC 2181 §9).
+    Header bits: QR and RA set, AA clear, opcode, RD and CD as asked; AD only where the answer is authentic and the
+    client can read it (RFC 6840 §5.8). An OPT goes back to every query that had one (RFC 6891 §6.1.1), with NSID where
+    asked (RFC 5001 §2.2) and the answer's Extended DNS Errors. What does not fit is cut to the question and an OPT,
+    with TC set, since a part of an RRset is of no use to anybody (RFC 2181 §9).
 
     Args:
         query: What was asked; its question octets are repeated as they came.
@@ -130,8 +130,8 @@ def negative_answer(
 ) -> Answer:
     """NXDOMAIN or NODATA with the SOA that lets it be cached (RFC 2308 §3).
 
-    The SOA is that of a zone served here and nowhere else, in the form RFC 6303 §3 gives for such zones: MNAME is the zone's own
-    name, RNAME is nobody.invalid.
+    The SOA is that of a zone served here and nowhere else, in the form RFC 6303 §3 gives for such zones: MNAME is the
+    zone's own name, RNAME is nobody.invalid.
 
     Args:
         rcode: NXDOMAIN, or NOERROR for NODATA.

@@ -72,7 +72,8 @@ def read_query(message: bytes) -> Query:
     """Read a client's message.
 
     Raises:
-        WireError: FORMERR for what is not well formed or holds no single question (RFC 9619 §4), NOTIMP for another opcode or
+        WireError: FORMERR for what is not well formed or holds no single question (RFC 9619 §4), NOTIMP for another
+        opcode or
             a meta-type, BADVERS for an EDNS version above 0 (RFC 6891 §6.1.3); silence for what is too short to have
             a header and for responses, since answering a response could start a loop.
     """
@@ -187,8 +188,8 @@ def write_query(qname: bytes, qtype: int, message_id: int, *, do: bool, cd: bool
 def read_reply(message: bytes, query: bytes) -> Reply:
     """Check an upstream's message against the query it must belong to, and take it apart.
 
-    The id and the question must be the ones that were sent (RFC 5452 §9.1); the transport has already checked address and
-    port. Where a record of the reply is not well formed the whole reply is refused.
+    The id and the question must be the ones that were sent (RFC 5452 §9.1); the transport has already checked address
+    and port. Where a record of the reply is not well formed the whole reply is refused.
 
     Raises:
         WireError: Not a reply to this query, or not well formed.

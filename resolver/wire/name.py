@@ -1,9 +1,9 @@
 r"""Domain names between text and wire.
 
-Inside the product a name is its *lower-cased, uncompressed wire form* (`bytes`, root label included): unambiguous, ready
-to be looked up, equal when the DNS says equal (RFC 4343 §3). Text is for people, files and logs, and always the master-file
-presentation (RFC 1035 §5.1) without the trailing dot, every octet that is not a plain host-name character as `\DDD`; so
-a hostile name cannot carry a newline, a tab or a terminal escape into a log.
+Inside the product a name is its *lower-cased, uncompressed wire form* (`bytes`, root label included): unambiguous,
+ready to be looked up, equal when the DNS says equal (RFC 4343 §3). Text is for people, files and logs, and always the
+master-file presentation (RFC 1035 §5.1) without the trailing dot, every octet that is not a plain host-name character
+as `\DDD`; so a hostile name cannot carry a newline, a tab or a terminal escape into a log.
 """
 
 MAX_NAME_OCTETS = 255  # RFC 1035 §2.3.4, length octets included
@@ -34,8 +34,8 @@ def to_text(wire: bytes) -> str:
 def from_text(text: str) -> bytes:
     r"""Lower-cased wire form of a name in presentation form, with or without the trailing dot.
 
-    A name with non-ASCII letters is taken to its A-labels (UTS #46 lower-casing through Python's `idna` codec, RFC 3490).
-    `\.` and `\DDD` escapes are understood (RFC 1035 §5.1).
+    A name with non-ASCII letters is taken to its A-labels (UTS #46 lower-casing through Python's `idna` codec, RFC
+    3490). `\.` and `\DDD` escapes are understood (RFC 1035 §5.1).
 
     Raises:
         BadName: Empty label, label over 63 octets, name over 255 octets, broken escape, or not a valid IDN.

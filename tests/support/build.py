@@ -130,8 +130,7 @@ def _dnslib_query() -> bytes:
 
 def valid_queries() -> list[bytes]:
     """Queries of every usual shape."""
-    shapes = [(edns, do, nsid) for edns in (False, True) for do in (False, True) for nsid in (False, True)]
-    asked = [ask(edns=edns, do=do, nsid=nsid) for edns, do, nsid in shapes]
+    asked = [ask(edns=False), *(ask(do=do, nsid=nsid) for do in (False, True) for nsid in (False, True))]
     others = [ask(".", "NS"), ask("a." * 120 + "example", "TXT"), ask("WwW.eXample.ORG", "HTTPS", nsid=True)]
     cookie = query(additional=(opt(option(10, b"12345678"), option(8, b"\0\1\x18\0\xc0\0\2")),))
     return [*asked, *others, cookie, _dnslib_query()]

@@ -329,7 +329,11 @@ class Play:
                 self._equal(what, (asked.name.to_text(), dns.rdatatype.to_text(asked.rdtype)), (name, rtype))
             elif what in ("answer", "authority"):
                 have = getattr(found, what)
-                self._equal(what, _texts(have, "ttl" in expected.match), _texts(expected.rrsets(what.upper()), "ttl" in expected.match))
+                self._equal(
+                    what,
+                    _texts(have, "ttl" in expected.match),
+                    _texts(expected.rrsets(what.upper()), "ttl" in expected.match),
+                )
             elif what.startswith("ede="):
                 codes = [str(int(o.code)) for o in found.options if isinstance(o, dns.edns.EDEOption)]
                 self._equal("EDE", codes, [] if what == "ede=none" else [what.removeprefix("ede=")])
@@ -361,7 +365,7 @@ def _flags(bits: int) -> str:
 
 def _texts(rrsets: list[dns.rrset.RRset], with_ttl: bool) -> list[tuple[object, ...]]:
     return sorted(
-        (rrset.name.to_text().lower(), dns.rdatatype.to_text(rrset.rdtype), rr.to_text(), *([rrset.ttl] if with_ttl else []))
+        (rrset.name.to_text().lower(), dns.rdatatype.to_text(rrset.rdtype), rr.to_text().lower(), *([rrset.ttl] if with_ttl else []))
         for rrset in rrsets
         for rr in rrset
     )  # fmt: skip

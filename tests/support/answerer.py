@@ -1,0 +1,63 @@
+"""What a window asks, without the house behind it: every query is answered by a rule that its first label names."""
+
+from collections.abc import Callable
+
+from resolver.hot._batch_cy import ViewMemo
+from resolver.wire.codes import Rcode
+from resolver.wire.compose import error_answer, write_reply
+from resolver.wire.message import read_query
+
+Later = Callable[[bytes | None], None]
+
+
+class FakeAnswerer:
+    """Answers REFUSED at once; `later…` when `release` is called; `silent…` with None; `never…` not at all.
+
+    `large…` gets a reply of `large_octets`.
+    """
+
+    def __init__(self, large_octets: int = 60_000) -> None:
+        self.seen: list[tuple[bytes, bytes, bytes, str]] = []
+        self.waiting: list[tuple[bytes, Later]] = []
+        self.sources: dict[bytes, ViewMemo] = {}
+        self.spooled: list[tuple[bytes, int]] = []
+        self.now = 1000.0
+        self._large_octets = large_octets
+
+    def batch(self) -> tuple[dict[bytes, ViewMemo], float, float]:
+        """The memos and the time."""
+        return self.sources, self.now, self.now + 1e9
+
+    def hits(self, records: bytes, count: int, at: float) -> None:
+        """Take hits."""
+        self.spooled.append((records, count))
+
+    def answer(self, packet: bytes, address: bytes, sockaddr: bytes, transport: str, later: Later) -> bytes | None:
+        """Do what the first label says."""
+        self.seen.append((packet, address, sockaddr, transport))
+        label = packet[13 : 13 + packet[12]] if len(packet) > 12 else b"silent"
+        if label.startswith(b"later"):
+            self.waiting.append((packet, later))
+            return None
+        if label.startswith(b"never"):
+            return None
+        if label.startswith(b"silent"):
+            later(None)
+            return None
+        if label.startswith(b"soon"):
+            later(reply_to(packet))
+            return None
+        if label.startswith(b"large"):
+            return reply_to(packet).ljust(self._large_octets, b"\0")
+        return reply_to(packet)
+
+    def release(self) -> None:
+        """Answer all that wait, the last one first."""
+        while self.waiting:
+            packet, later = self.waiting.pop()
+            later(reply_to(packet))
+
+
+def reply_to(packet: bytes) -> bytes:
+    """The reply that `FakeAnswerer` gives."""
+    return write_reply(read_query(packet), error_answer(Rcode.REFUSED), over_udp=False)
