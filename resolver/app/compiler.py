@@ -15,7 +15,7 @@ from resolver.feeds.files import read_documents, shipped
 from resolver.policy.compile import Enforcement, PolicySettings, compile_generation
 from resolver.policy.documents import Documents
 from resolver.policy.generation import Generation, GenerationError, GroupEntry, PolicyTerms
-from resolver.policy.source import PolicyError, Problem, did_you_mean
+from resolver.policy.source import PolicyError, Problem, did_you_mean, read_page, shown
 
 KEPT_GENERATIONS = 20
 _SUFFIX = ".generation"
@@ -51,16 +51,29 @@ def compile_policy(config: Config, source: str, *, serial: int, at: float) -> Co
     """
     folders = document_folders(config)
     documents = read_documents(folders)
-    unknown = [line.order for line in config.policy.orders if line.order not in documents.orders]
-    if unknown:
-        where = ", ".join(str(folder / "orders") for folder in folders)
-        raise PolicyError(
-            Problem(source, 1, 1, f'policy.orders names "{id_}", but there is no such order in {where}{mend}')
-            for id_ in dict.fromkeys(unknown)
-            for mend in (did_you_mean(id_, documents.orders) or "; write the order first",)
-        )
+    problems = [
+        _at_line(source, i, f"no order has the id {shown(line.order)}{_mend(line.order, documents, folders)}")
+        for i, line in enumerate(config.policy.orders)
+        if line.order not in documents.orders
+    ]
+    if problems:
+        raise PolicyError(problems)
     octets, digest = compile_generation(documents, policy_settings(config), serial=serial, at=at)
     return Compiled(octets, digest, documents, folders)
+
+
+def _mend(order: str, documents: Documents, folders: tuple[Path, ...]) -> str:
+    where = " or ".join(str(folder / "orders" / f"{order}.yaml") for folder in folders)
+    return did_you_mean(order, documents.orders) or f"; write {where} first"
+
+
+def _at_line(source: str, i: int, message: str) -> Problem:
+    """A problem with the i-th entry of `policy.orders`, at its place in the configuration file."""
+    path = Path(source)
+    page = read_page(path.read_bytes(), source, Config, []) if path.is_file() else None
+    if page is None:
+        return Problem(source, 1, 1, message)
+    return page.problem(("policy", "orders", i, "order"), message)
 
 
 def policy_settings(config: Config) -> PolicySettings:

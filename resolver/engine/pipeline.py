@@ -141,7 +141,8 @@ class Pipeline:
             failure = self._cache.failure(key, now)
             if failure is not None:
                 self._count_cache("failure")
-                return self._reply(packet, client, query, failure, view, verdict, "cache")
+                told = replace(failure, errors=(*failure.errors, ExtendedError(Ede.CACHED_ERROR)))
+                return self._reply(packet, client, query, told, view, verdict, "cache")
         elif entry.retry_at > now:
             return self._stale(Wanted(packet, client, query, view, entry, verdict))
         self._count_cache("miss")

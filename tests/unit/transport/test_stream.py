@@ -37,9 +37,18 @@ class Window:
 
     def __init__(self, server: StreamServer, answerer: FakeAnswerer, clock: Clock, port: int) -> None:
         self.server, self.answerer, self.clock, self.port = server, answerer, clock, port
+        self._writers: list[asyncio.StreamWriter] = []
 
-    async def connect(self, **how: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self.port, **how)
+    async def connect(self, source: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, local_addr=(source, 0))
+        self._writers.append(writer)
+        return reader, writer
+
+    async def hang_up(self) -> None:
+        """End every connection of the clients, however it stands."""
+        for writer in self._writers:
+            writer.transport.abort()
+        await asyncio.gather(*(writer.wait_closed() for writer in self._writers), return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
@@ -49,9 +58,11 @@ async def window(terms: StreamTerms = StreamTerms(), answerer: FakeAnswerer | No
     server = StreamServer(asyncio.get_running_loop(), answerer, terms, sockaddr, clock)
     sock = bind_tcp("127.0.0.1", 0)
     await server.listen(sock)
+    made = Window(server, answerer, clock, sock.getsockname()[1])
     try:
-        yield Window(server, answerer, clock, sock.getsockname()[1])
+        yield made
     finally:
+        await made.hang_up()
         await server.close(0.0)
         await condition(lambda: len(server) == 0)
 
@@ -108,7 +119,6 @@ def test_a_thousand_queries_on_one_connection_are_all_answered(play: Play) -> No
             reader, writer = await w.connect()
             writer.write(framed(*queries))
             replies = [await read_message(reader) for _ in queries]
-            writer.close()
             return replies
 
     assert sorted(play(story())) == sorted(reply_to(query) for query in queries)  # type: ignore[type-var,arg-type]
@@ -125,7 +135,6 @@ def test_answers_come_as_they_are_ready(play: Play) -> None:
             first = await read_message(reader)
             w.answerer.release()
             rest = [await read_message(reader) for _ in range(2)]
-            writer.close()
             return [reply[1] for reply in (first, *rest)]
 
     assert play(story()) == [1, 2, 0]
@@ -143,7 +152,6 @@ def test_octets_may_come_one_by_one(play: Play) -> None:
                 await writer.drain()
                 await asyncio.sleep(0)
             replies = [await read_message(reader) for _ in range(2)]
-            writer.close()
             return replies
 
     assert play(story()) == [reply_to(WWW)] * 2
@@ -158,7 +166,6 @@ def test_a_message_that_gets_no_answer_does_not_end_the_connection(play: Play, p
             reader, writer = await w.connect()
             writer.write(framed(packet, packet, WWW))
             reply = await read_message(reader)
-            writer.close()
             return reply, len(w.answerer.seen)
 
     assert play(story()) == (reply_to(WWW), 3)
@@ -172,7 +179,6 @@ def test_an_answer_given_while_the_query_is_being_read_is_sent(play: Play) -> No
             reader, writer = await w.connect()
             writer.write(framed(ask("soon.example", message_id=7)))
             reply = await read_message(reader)
-            writer.close()
             return reply
 
     assert play(story()) == reply_to(ask("soon.example", message_id=7))
@@ -187,7 +193,6 @@ def test_who_asks_is_told_to_the_house(play: Play) -> None:
             writer.write(framed(WWW))
             await read_message(reader)
             port = writer.get_extra_info("sockname")[1]
-            writer.close()
             (_, address, peer, transport) = w.answerer.seen[0]
             return address, peer, transport, port
 
@@ -207,7 +212,6 @@ def test_a_client_that_has_sent_its_last_still_gets_its_answers(play: Play) -> N
             w.answerer.release()
             second = await read_message(reader)
             ended = await ends(reader)
-            writer.close()
             return [first, second], ended
 
     assert play(story()) == ([reply_to(WWW), reply_to(ask("later.example"))], True)
@@ -224,7 +228,6 @@ def test_an_idle_connection_is_closed(play: Play, sent: bytes) -> None:
             await condition(lambda: len(w.server) == 1)
             w.clock.ahead = 6.0
             ended = await ends(reader)
-            writer.close()
             return ended and len(w.server) == 0
 
     assert play(story()) is True
@@ -242,7 +245,6 @@ def test_a_connection_that_waits_for_its_answer_is_not_idle(play: Play) -> None:
             await asyncio.sleep(1.2)  # the sweep is every second; that it does nothing has no other sign
             w.answerer.release()
             reply = await read_message(reader)
-            writer.close()
             return reply
 
     assert play(story()) == reply_to(ask("later.example"))
@@ -253,17 +255,13 @@ def test_three_hundred_half_open_connections_lock_nobody_out(play: Play) -> None
 
     async def story() -> tuple[bytes, int]:
         async with window(StreamTerms(connections=50, per_client=0)) as w:
-            idle = []
             for _ in range(300):
                 _, writer = await w.connect()
                 writer.write(b"\0")
-                idle.append(writer)
             reader, writer = await w.connect()
             writer.write(framed(WWW))
             reply = await read_message(reader)
             most = len(w.server)
-            for each in [*idle, writer]:
-                each.close()
             return reply, most
 
     reply, most = play(story())  # type: ignore[misc]
@@ -276,15 +274,13 @@ def test_one_client_has_no_more_places_than_the_limit(play: Play) -> None:
 
     async def story() -> tuple[int, list[bool]]:
         async with window(StreamTerms(connections=100, per_client=3)) as w:
-            other_reader, other = await asyncio.open_connection("127.0.0.1", w.port, local_addr=("127.0.0.2", 0))
+            other_reader, other = await w.connect("127.0.0.2")
             mine = [await w.connect() for _ in range(6)]
             await condition(lambda: w.server.evicted == 3)
             other.write(framed(WWW))
             await read_message(other_reader)
             gone = [await ends(reader) for reader, _ in mine[:3]]
             held = len(w.server)
-            for _, writer in [*mine, (None, other)]:
-                writer.close()
             return held, gone
 
     assert play(story()) == (4, [True] * 3)
@@ -298,12 +294,10 @@ def test_a_busy_connection_is_not_put_out(play: Play) -> None:
             reader, writer = await w.connect()
             writer.write(framed(ask("later.example")))
             await condition(lambda: bool(w.answerer.waiting))
-            late_reader, late = await w.connect()
+            late_reader, _ = await w.connect()
             refused = await ends(late_reader)
             w.answerer.release()
             reply = await read_message(reader)
-            writer.close()
-            late.close()
             return refused, reply
 
     assert play(story()) == (True, reply_to(ask("later.example")))
@@ -326,7 +320,6 @@ def test_no_more_queries_than_the_limit_are_in_flight(play: Play) -> None:
                     later(reply_to(packet))
                     await read_message(reader)
                     answered += 1
-            writer.close()
             return most, answered
 
     assert play(story()) == (8, 40)
@@ -353,8 +346,6 @@ def test_a_client_that_never_reads_costs_bounded_memory(play: Play) -> None:
             reader, writer = await w.connect()
             writer.write(framed(WWW))
             reply = await read_message(reader)
-            greedy.transport.abort()
-            writer.close()
             return seen, reply
 
     seen, reply = play(story())  # type: ignore[misc]
@@ -382,7 +373,6 @@ def test_a_client_that_never_reads_is_put_out_in_the_end(play: Play, count: int)
             w.clock.ahead = 6.0
             await condition(lambda: len(w.server) == 0)
             await condition(lambda: transport.get_write_buffer_size() == 0)
-            greedy.transport.abort()
             return sock.fileno()
 
     assert play(story()) == -1
@@ -414,15 +404,13 @@ def test_closing_answers_what_is_in_flight_and_takes_no_more(play: Play) -> None
             writer.write(framed(ask("www.example", message_id=2)))
             refused = False
             try:
-                _, late = await w.connect()
-                late.close()
+                await w.connect()
             except OSError:
                 refused = True
             w.answerer.release()
             reply = await read_message(reader)
             ended = await ends(reader)
             await closing
-            writer.close()
             return [reply], refused, ended
 
     assert play(story()) == ([reply_to(ask("later.example", message_id=1))], True, True)
@@ -438,7 +426,6 @@ def test_closing_does_not_wait_for_ever(play: Play) -> None:
             await condition(lambda: bool(w.answerer.seen))
             await w.server.close(0.1)
             ended = await ends(reader)
-            writer.close()
             return ended
 
     assert play(story()) is True
