@@ -29,12 +29,8 @@ from resolver.app.machine import SettingsError
 from resolver.app.status import banner, policy_status, running_status, write_status
 from resolver.app.worker import WorkerSettings, exit_process, name_process
 from resolver.app.worker import main as worker_main
-from resolver.engine.cache import CacheTerms
-from resolver.engine.forwarder import ForwarderTerms
 from resolver.policy.source import PolicyError
 from resolver.transport.sockets import BindError, bind_tcp, bind_udp, check_free
-from resolver.transport.stream import StreamTerms
-from resolver.wire import name as names
 
 FIRST_PAUSE = 0.1  # seconds before a process that died is started again; doubles up to the longest
 LONGEST_PAUSE = 5.0
@@ -266,7 +262,9 @@ class Supervisor:
         worker = self._workers[number]
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
-        settings = self._worker_settings(worker, theirs)
+        settings = WorkerSettings.of(
+            self._config, self._paths, number, len(self._workers), worker.udp, worker.tcp, theirs, self._generation
+        )
 
         def work() -> int:
             ours.close()
@@ -285,31 +283,6 @@ class Supervisor:
         worker.is_ready = False
         self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_worker(worker))
         return pid
-
-    def _worker_settings(self, worker: _Worker, channel: socket.socket) -> WorkerSettings:
-        config, cache, forwarder, tcp = self._config, self._config.cache, self._config.forwarder, self._config.tcp
-        return WorkerSettings(
-            number=worker.number,
-            udp=worker.udp,
-            tcp=worker.tcp,
-            channel=channel,
-            generation=self._generation,
-            cells=self._paths.run / f"cells-{worker.number}",
-            spool=self._paths.spool,
-            spool_limit=max(1 << 20, config.hits.spool_limit // len(self._workers)),
-            upstreams=machine.upstream_addresses(config),
-            sockets=forwarder.sockets,
-            forwarder=ForwarderTerms(forwarder.try_timeout, forwarder.deadline),
-            cache=CacheTerms(
-                cache.size, cache.min_ttl, cache.max_ttl, cache.max_negative_ttl, cache.max_stale,
-                int(cache.stale_answer_ttl),
-            ),
-            ready_answers=cache.ready_answers,
-            stream=StreamTerms(tcp.connections, tcp.per_client, tcp.idle_timeout, tcp.in_flight),
-            forward=tuple(names.from_text(text) for text in config.special_use.forward),
-            node=machine.node_name(config),
-            nsid=machine.nsid(config),
-        )  # fmt: skip
 
     def _fork_recorder(self) -> int:
         config, paths = self._config, self._paths

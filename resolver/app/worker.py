@@ -19,10 +19,11 @@ import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from resolver import __version__
-from resolver.app.machine import UpstreamAddress
+from resolver.app.machine import StatePaths, UpstreamAddress, node_name, nsid, upstream_addresses
+from resolver.config import Config
 from resolver.engine.cache import Cache, CacheTerms, Entry
 from resolver.engine.forwarder import Forwarder, ForwarderTerms, Upstream
 from resolver.engine.inforce import PolicyInForce
@@ -36,6 +37,7 @@ from resolver.policy.generation import Generation, GenerationError
 from resolver.transport.exchange import UpstreamExchange
 from resolver.transport.stream import StreamServer, StreamTerms
 from resolver.transport.udp import Later, UdpServer
+from resolver.wire import name as names
 from resolver.wire.codes import Ede, Rcode
 from resolver.wire.compose import error_answer, write_reply
 from resolver.wire.message import ExtendedError, WireError, read_query
@@ -93,6 +95,47 @@ class WorkerSettings:
     forward: tuple[bytes, ...]
     node: str
     nsid: bytes
+
+    @classmethod
+    def of(
+        cls,
+        config: Config,
+        paths: StatePaths,
+        number: int,
+        workers: int,
+        udp: tuple[socket.socket, ...],
+        tcp: tuple[socket.socket, ...],
+        channel: socket.socket,
+        generation: Path,
+    ) -> Self:
+        """What the configuration says, for worker `number` of `workers`."""
+        cache, forwarder, stream = config.cache, config.forwarder, config.tcp
+        return cls(
+            number=number,
+            udp=udp,
+            tcp=tcp,
+            channel=channel,
+            generation=generation,
+            cells=paths.run / f"cells-{number}",
+            spool=paths.spool,
+            spool_limit=max(1 << 20, config.hits.spool_limit // workers),
+            upstreams=upstream_addresses(config),
+            sockets=forwarder.sockets,
+            forwarder=ForwarderTerms(forwarder.try_timeout, forwarder.deadline),
+            cache=CacheTerms(
+                size=cache.size,
+                min_ttl=cache.min_ttl,
+                max_ttl=cache.max_ttl,
+                max_negative_ttl=cache.max_negative_ttl,
+                max_stale=cache.max_stale,
+                stale_answer_ttl=int(cache.stale_answer_ttl),
+            ),
+            ready_answers=cache.ready_answers,
+            stream=StreamTerms(stream.connections, stream.per_client, stream.idle_timeout, stream.in_flight),
+            forward=tuple(names.from_text(text) for text in config.special_use.forward),
+            node=node_name(config),
+            nsid=nsid(config),
+        )
 
 
 class SystemClock:

@@ -92,8 +92,8 @@ class Upstream:
 
         Args:
             exchange: How to reach it.
-            trust_ad: Whether its AD bit may be passed on: only over a path that nobody else can write to (RFC 6840
-                §5.8).
+            trust_ad: Whether its AD bit may be passed on: only over a path that nobody else can write to
+                (RFC 6840 §5.8).
         """
         self.exchange = exchange
         self.trust_ad = trust_ad

@@ -34,8 +34,8 @@ def to_text(wire: bytes) -> str:
 def from_text(text: str) -> bytes:
     r"""Lower-cased wire form of a name in presentation form, with or without the trailing dot.
 
-    A name with non-ASCII letters is taken to its A-labels (UTS #46 lower-casing through Python's `idna` codec, RFC
-    3490). `\.` and `\DDD` escapes are understood (RFC 1035 §5.1).
+    A name with non-ASCII letters is taken to its A-labels (UTS #46 lower-casing through Python's `idna` codec,
+    RFC 3490). `\.` and `\DDD` escapes are understood (RFC 1035 §5.1).
 
     Raises:
         BadName: Empty label, label over 63 octets, name over 255 octets, broken escape, or not a valid IDN.

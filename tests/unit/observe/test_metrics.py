@@ -30,11 +30,12 @@ CELLS = {
     ("=generation_loaded_at",): 1_700_000_000,
     ("=tcp_connections",): 13,
     ("=upstream_up", "192.0.2.53"): 1,
+    ("internal_errors",): 21,
 }
 STATUS = Status(
     generation=14, digest="abc", orders_in_force={"order-1": True, "order-2": False},
     list_ages={"apps/chat.yaml": 60.5}, stored={"sqlite": 15, "jsonl": 16}, store_errors=17, spool_octets=18,
-    spool_damage={"torn": 19}, workers=2, restarts=20, version="1.0", hot="plain", python="3.11.0",
+    spool_damage={"torn": 19}, workers=2, restarts=20, reload_ok=False, reload_at=1_700_000_001.0, version="1.0", hot="plain", python="3.11.0",
 )  # fmt: skip
 
 
@@ -66,6 +67,9 @@ def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         ("interdict_dropped_total", {"transport": "udp", "reason": "rate"}, 1),
         ("interdict_cache_events_total", {"event": "hit"}, 7),
         ("interdict_cache_octets", {}, 10),
+        ("interdict_internal_errors_total", {}, 21),
+        ("interdict_last_reload_successful", {}, 0),
+        ("interdict_last_reload_timestamp_seconds", {}, 1_700_000_001),
         ("interdict_cache_entries", {}, 11),
         ("interdict_tcp_connections", {}, 13),
         ("interdict_upstream_queries_total", {"upstream": "192.0.2.53", "outcome": "ok"}, 6),

@@ -21,9 +21,9 @@ AT = datetime.fromisoformat("2030-01-01T00:00:00-05:00").timestamp()
 def app(id_: str, *domains: str) -> App:
     """An app; each domain is "name match use confidence"."""
     lines = [
-        "  - {name: %s, match: %s, use: %s, confidence: %s, purpose: core, collateral: none known, sources: [EX]}"
-        % tuple(domain.split())
-        for domain in domains
+        f"  - {{name: {name}, match: {match}, use: {use}, confidence: {confidence}, purpose: core, "
+        "collateral: none known, sources: [EX]}"
+        for name, match, use, confidence in map(str.split, domains)
     ]
     text = "\n".join([f"id: {id_}", f"names: [{id_.title()}]", "vendor: Example Corp.", "domains:", *lines, ""])
     return read(text, f"{id_}.yaml", App)
