@@ -167,7 +167,7 @@ def serve() -> None:
     from resolver.app.supervisor import StartError
     from resolver.app.supervisor import serve as run
 
-    stamp = "" if _is_journal(sys.stderr.fileno()) else "%(asctime)s "
+    stamp = "" if _logs_to_journal() else "%(asctime)s "
     logging.basicConfig(format=f"{stamp}%(levelname)s %(message)s", level=logging.INFO, stream=sys.stderr)
     try:
         code = run(_config_path(), announce=click.echo)
@@ -176,9 +176,9 @@ def serve() -> None:
     sys.exit(code)
 
 
-def _is_journal(fd: int) -> bool:
-    """Whether a stream goes to systemd's journal, which stamps the time itself (systemd.exec(5), $JOURNAL_STREAM)."""
-    found = os.fstat(fd)
+def _logs_to_journal() -> bool:
+    """Whether standard error goes to systemd's journal, which stamps the time (systemd.exec(5), $JOURNAL_STREAM)."""
+    found = os.fstat(2)
     return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
@@ -333,8 +333,9 @@ def _parse_server(text: str) -> "Endpoint":
     """ADDR or ADDR:PORT, with brackets around an IPv6 address that a port follows."""
     from resolver.config import Endpoint, parse_endpoint
 
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     with contextlib.suppress(ValueError):
-        return Endpoint(str(ip_address(text.removeprefix("[").removesuffix("]"))), 53)
+        return Endpoint(str(ip_address(bare)), 53)
     try:
         return parse_endpoint(text)
     except ValueError:

@@ -130,7 +130,8 @@ def test_explain_a_banned_name(run: Run) -> None:
         "127.0.0.1 is allowed (by 127.0.0.0/8)",
         "everyone (by 0.0.0.0/0)",
         "ca-tbs-2023-10-30: in force since 2023-10-30T00:00:00-04:00 (enforce, nxdomain, for everyone)",
-        "suffix weixin.qq.com: app wechat (core, confidence high), order ca-tbs-2023-10-30, enforce nxdomain  <- decides",
+        "suffix weixin.qq.com: app wechat (core, confidence high), order ca-tbs-2023-10-30, enforce nxdomain",
+        "  <- decides",
         'withheld: NXDOMAIN, TTL 30 s, EDE 16 Censored (RFC 8914 §4.17), "order ca-tbs-2023-10-30, app wechat"',
     ):
         assert expected in said.stdout
@@ -310,7 +311,8 @@ def test_serve_refuses_a_broken_configuration(run: Run) -> None:
     said = run("policy: {orders: [{order: nowhere, groups: [everyone]}]}", "serve")
 
     assert said.exit_code == 2
-    assert 'policy.orders names "nowhere"' in said.stderr
+    assert '"nowhere"' in said.stderr
+    assert "ca-tbs-2023-10-30" in said.stderr
 
 
 def test_the_example_of_the_readme_is_sound(run: Run) -> None:

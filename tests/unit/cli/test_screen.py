@@ -15,7 +15,9 @@ STATUS: dict[str, object] = {
         {"id": "later", "title": "Another", "mode": "observe", "action": "drop", "groups": ["a"],
          "in_force_from": 1_900_000_000.0, "in_force_until": 1_950_000_000.0, "in_force": False},
     ],
-    "processes": [{"name": "worker 0", "pid": 12, "generation": 4}, {"name": "recorder", "pid": 13, "generation": None}],
+    "processes": [
+        {"name": "worker 0", "pid": 12, "generation": 4}, {"name": "recorder", "pid": 13, "generation": None}
+    ],
     "last_reload": {"at": 1_700_000_000.0, "ok": False, "problems": ["a.yaml:1:1: broken"]},
 }  # fmt: skip
 

@@ -258,7 +258,7 @@ LABEL = st.sampled_from(["a", "chat", "im", "example", "xn--a", "estate"])
     at=st.sampled_from([BEFORE, DURING, AFTER]),
 )
 def test_the_deciding_rule_is_the_judges(prefix: list[str], name: str, client: object, at: float) -> None:
-    """Whatever name, client and moment: the first rule told is the one that the data path acts on, or both have none."""
+    """Whatever name, client and moment: the first rule told is the one that the data path acts on."""
     text = ".".join([*prefix, name])
     verdict = judge_query(names.from_text(text), View(BOTH, BOTH.group_of(ip_address(str(client)).packed), at))
 
