@@ -324,7 +324,7 @@ class Config(Document):
     """A node's configuration."""
 
     node: ShortText = _option("auto", "What the node calls itself in hits and metrics; auto is the host's name.")
-    nsid: ShortText = _option("auto", "Answer to NSID (RFC 5001 §2.1); auto is the node's name.")
+    nsid: ShortText = _option("auto", "Answer to NSID (RFC 5001 §2.2); auto is the node's name.")
     listen: tuple[Listener, ...] = _option(
         ["127.0.0.1:5300", "[::1]:5300"], "Where queries are taken, UDP and TCP.", min_length=1
     )

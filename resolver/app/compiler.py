@@ -134,7 +134,7 @@ def compile_aside(config_path: Path | None, running: Config, folder: Path, at: f
         return {"problems": [str(problem) for problem in error.problems]}
     except OSError as error:
         return {"problems": [f"can not write to {folder}: {error.strerror}; make room or give permission"]}
-    ours, theirs = running.model_dump(mode="json"), config.model_dump(mode="json")
+    ours, theirs = running.model_dump(mode="json", warnings=False), config.model_dump(mode="json", warnings=False)
     fixed = [key for key in ours if key not in _RELOADED and ours[key] != theirs[key]]
     return {"path": str(path), "needs_restart": fixed}
 

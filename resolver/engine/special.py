@@ -44,7 +44,7 @@ _ZONES = {
         "113.0.203.in-addr.arpa", "255.255.255.255.in-addr.arpa",
         ".".join("0" * 32) + _IP6, "d.f" + _IP6,
         "8.e.f" + _IP6, "9.e.f" + _IP6, "a.e.f" + _IP6, "b.e.f" + _IP6, "8.b.d.0.1.0.0.2" + _IP6,
-        *(f"{n}.100.in-addr.arpa" for n in range(64, 128)),  # RFC 7793 §4
+        *(f"{n}.100.in-addr.arpa" for n in range(64, 128)),  # RFC 7793 §2.1
     ],
     _Kind.NODATA: ["resolver.arpa"],  # RFC 9462 §6.4
     _Kind.LOCALHOST: ["localhost"],  # RFC 6761 §6.3
@@ -66,7 +66,7 @@ class SpecialNames:
 
         Args:
             forward: Wire names that are not special at this site, with everything below them.
-            identity: What `id.server` says (RFC 4892 §2.2).
+            identity: What `id.server` says (RFC 4892 §2).
             version: What `version.server` says.
         """
         self._zones = {names.from_text(text): kind for kind, texts in _ZONES.items() for text in texts}
