@@ -318,7 +318,9 @@ class Supervisor:
         return max(0.0, min([*due, 60.0]))
 
     def _step(self, pause: float) -> None:
-        for key, _ in self._selector.select(pause):
+        # Signals first: a service manager may tell all processes to end at once, and a worker's end then is no death.
+        # What a handler does may make a later event of the same round stale; handlers look before they act.
+        for key, _ in sorted(self._selector.select(pause), key=lambda event: event[0].fd != self._signals):
             key.data()
         now = time.monotonic()
         for child in self._children():
@@ -355,11 +357,8 @@ class Supervisor:
 
     def _on_death(self, child: _Child, status: int) -> None:
         child.pid = 0
-        if isinstance(child, _Worker) and child.channel is not None:
-            self._selector.unregister(child.channel)
-            child.channel.close()
-            child.channel = None
-            child.is_ready = False
+        if isinstance(child, _Worker):
+            self._hang_up(child)
         if self._stop:
             return
         lived = time.monotonic() - child.started
@@ -369,14 +368,22 @@ class Supervisor:
         how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
         _log.error("%s ended after %.1f s with %s; it is started again in %.1f s", child.name, lived, how, pause)
 
+    def _hang_up(self, worker: _Worker) -> None:
+        worker.is_ready = False
+        if worker.channel is not None:
+            self._selector.unregister(worker.channel)
+            worker.channel.close()
+            worker.channel = None
+
     def _on_worker(self, worker: _Worker) -> None:
-        assert worker.channel is not None
+        if worker.channel is None:
+            return
         try:
             octets = worker.channel.recv(65536)
         except (BlockingIOError, ConnectionResetError):
             return
         if not octets:
-            self._reap()
+            self._hang_up(worker)  # it is ending; SIGCHLD tells when it has
             return
         *lines, worker.buffer = (worker.buffer + octets).split(b"\n")
         for line in lines:

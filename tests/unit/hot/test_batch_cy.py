@@ -217,9 +217,9 @@ def test_hits_are_joined_in_the_order_of_the_datagrams(hot: Hot) -> None:
     module = hot("_batch_cy")
     window = Window(module)
     memo = module.ViewMemo(1000)
-    memo.put(ASKED, ready(module, hit_prefix=b"<", hit_tail=b">", cell=1))
+    memo.put(ASKED, ready(module, hit_prefix=b"one<", hit_tail=b">", cell=1))
     memo.put(ASKED + b"2", ready(module))
-    memo.put(ASKED + b"3", ready(module, hit_prefix=b"[", hit_tail=b"]", cell=2))
+    memo.put(ASKED + b"3", ready(module, hit_prefix=b"two[", hit_tail=b"]", cell=2))
     datagrams = [(ALICE, ASKED + b"3"), (ALICE, ASKED + b"2"), (STRANGER, ASKED), (ALICE, ASKED), (ALICE, ASKED)]
     n = window.receive([(address, b"\0\1" + octets) for address, octets in datagrams])
 
@@ -227,10 +227,21 @@ def test_hits_are_joined_in_the_order_of_the_datagrams(hot: Hot) -> None:
 
     sockaddrs = [window.sockaddr(ALICE, 5353 + slot) for slot in (0, 3, 4)]
     assert hits == b"".join([
-        b"[", STAMP, sockaddrs[0], b"]", b"<", STAMP, sockaddrs[1], b">", b"<", STAMP, sockaddrs[2], b">",
+        b"two[", STAMP, sockaddrs[0], b"]", b"one<", STAMP, sockaddrs[1], b">", b"one<", STAMP, sockaddrs[2], b">",
     ])  # fmt: skip
     assert window.batch.outcome() == (4, [2], 3)
     assert window.counts.tolist()[:5] == [0, 2, 1, 1, 0]
+
+
+def test_a_batch_full_of_the_longest_hits_is_recorded_whole(hot: Hot) -> None:
+    """As many as there are slots, each as long as a hit may be; and the batch after it too."""
+    module = hot("_batch_cy")
+    window = Window(module)
+    tail = bytes(range(256)) * (module.TAIL_OCTETS // 256)
+    memo = memo_with(module, hit_prefix=b"long", hit_tail=tail)
+    for _ in range(2):
+        hits = window.batch.answer({ALICE: memo}, window.receive([(ALICE, b"\0\1" + ASKED)] * SLOTS), 0.0, STAMP)
+        assert hits == b"".join(b"long" + STAMP + window.sockaddr(ALICE, 5353 + i) + tail for i in range(SLOTS))
 
 
 def test_the_newer_half_of_what_was_learned_is_known(hot: Hot) -> None:
@@ -295,7 +306,7 @@ class Model:
 
 
 KEYS = [ASKED, ASKED + b"2", ASKED + b"3"]
-REPLIES = st.tuples(st.binary(min_size=10, max_size=40), st.integers(0, 15), st.sampled_from([b"", b"hit"]))
+REPLIES = st.tuples(st.binary(min_size=10, max_size=40), st.integers(0, 15), st.sampled_from([b"", b"hit:"]))
 KNOWN = st.dictionaries(st.sampled_from([ALICE, BOB]), st.dictionaries(st.sampled_from(KEYS), REPLIES))
 DATAGRAMS = st.tuples(
     st.sampled_from([ALICE, BOB, STRANGER]),
@@ -325,5 +336,5 @@ def test_any_mix_leaves_in_order_and_to_the_right_address(
 
         assert [(address, port, octets) for address, port, octets, _ in window.send()] == model.sent
         assert window.batch.outcome() == (len(model.sent), model.passed, model.hits)
-        assert len(hits) == model.hits * (3 + len(STAMP) + SOCKADDR + 3)
+        assert len(hits) == model.hits * (4 + len(STAMP) + SOCKADDR + 4)
     assert sum(window.counts) == total

@@ -52,10 +52,10 @@ class Window:
 
 
 @contextlib.asynccontextmanager
-async def window(terms: StreamTerms = StreamTerms(), answerer: FakeAnswerer | None = None) -> AsyncIterator[Window]:
+async def window(terms: StreamTerms | None = None, answerer: FakeAnswerer | None = None) -> AsyncIterator[Window]:
     answerer = answerer or FakeAnswerer()
     clock = Clock()
-    server = StreamServer(asyncio.get_running_loop(), answerer, terms, sockaddr, clock)
+    server = StreamServer(asyncio.get_running_loop(), answerer, terms or StreamTerms(), sockaddr, clock)
     sock = bind_tcp("127.0.0.1", 0)
     await server.listen(sock)
     made = Window(server, answerer, clock, sock.getsockname()[1])
