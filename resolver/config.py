@@ -227,7 +227,9 @@ class Forwarder(Document):
 
     try_timeout: Annotated[float, _duration("10ms", "30s")] = _option("800ms", "How long one try may take.")
     deadline: Annotated[float, _duration("100ms", "60s")] = _option("4s", "How long all tries for a query may take.")
-    sockets: StrictInt = _option(16, "UDP sockets a worker asks through; more ports are harder to guess.", ge=1, le=256)
+    sockets: StrictInt = _option(
+        16, "UDP sockets a worker asks an upstream through; more ports are harder to guess.", ge=1, le=256
+    )
 
 
 class Group(Document):
@@ -294,7 +296,9 @@ class Tcp(Document):
     """Limits on TCP."""
 
     connections: StrictInt = _option(1024, "Open connections a worker.", ge=1, le=1 << 20)
-    per_client: StrictInt = _option(256, "Open connections from one address; 0 for no limit.", ge=0, le=1 << 20)
+    per_client: StrictInt = _option(
+        256, "Open connections from one address a worker; 0 for no limit.", ge=0, le=1 << 20
+    )
     idle_timeout: Annotated[float, _duration("100ms", "1h")] = _option("10s", "A silent connection is closed after it.")
     in_flight: StrictInt = _option(256, "Unanswered queries on one connection.", ge=1, le=65535)
 

@@ -4,6 +4,7 @@ Runs in a process of its own, so that a large compile never holds up an answer, 
 and `explain`, which write nothing.
 """
 
+import errno
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from resolver.policy.source import PolicyError, Problem, did_you_mean, read_page
 
 KEPT_GENERATIONS = 20
 _SUFFIX = ".generation"
-_RELOADED = ("policy", "groups", "allowed_networks")  # the keys of the configuration that go into a generation
+RELOADED = ("policy", "groups", "allowed_networks")  # the keys of the configuration that go into a generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +110,9 @@ def write_policy(config: Config, source: str, folder: Path, at: float) -> Path:
         file.write(compiled.octets)
         file.flush()
         os.fsync(file.fileno())
+    check = _digest_of(aside)
+    if check != compiled.digest:
+        raise OSError(errno.EIO, "what was written is not what is read back")
     aside.replace(path)
     for old in [*files, path][:-KEPT_GENERATIONS]:
         old.unlink(missing_ok=True)
@@ -135,7 +139,7 @@ def compile_aside(config_path: Path | None, running: Config, folder: Path, at: f
     except OSError as error:
         return {"problems": [f"can not write to {folder}: {error.strerror}; make room or give permission"]}
     ours, theirs = running.model_dump(mode="json", warnings=False), config.model_dump(mode="json", warnings=False)
-    fixed = [key for key in ours if key not in _RELOADED and ours[key] != theirs[key]]
+    fixed = [key for key in ours if key not in RELOADED and ours[key] != theirs[key]]
     return {"path": str(path), "needs_restart": fixed}
 
 

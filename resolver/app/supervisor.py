@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from resolver.app import control, machine, recorder
-from resolver.app.compiler import compile_aside
+from resolver.app.compiler import RELOADED, compile_aside
 from resolver.app.machine import SettingsError
 from resolver.app.status import banner, policy_status, running_status, write_status
 from resolver.app.worker import WorkerSettings, exit_process, name_process
@@ -325,7 +325,7 @@ class Supervisor:
         now = time.monotonic()
         for child in self._children():
             if child.again_at and child.again_at <= now:
-                self._restarts += 1
+                self._restarts += isinstance(child, _Worker)
                 self._start(child)
                 self._write_status()
         if self._reload is not None and self._reload.told_at and self._reload.told_at + ACK_SECONDS <= now:
@@ -462,6 +462,7 @@ class Supervisor:
             reload.warnings.append(f"`{key}` was changed in the configuration; it takes effect with the next start")
         reload.path = self._generation = Path(said["path"])
         reload.told_at = time.monotonic()
+        self._take_in_policy()
         self._write_status()
         for worker in self._workers:
             if worker.channel is not None:
@@ -469,6 +470,12 @@ class Supervisor:
                     worker.channel.send(json.dumps({"generation": str(reload.path)}).encode() + b"\n")
         if self._all_hold(int(reload.path.stem)):
             self._finish_reload()
+
+    def _take_in_policy(self) -> None:
+        """Know the policy part of the configuration as it is now; the rest stays what was started with."""
+        with contextlib.suppress(PolicyError):
+            config = machine.read_config(self._config_path)
+            self._config = self._config.model_copy(update={key: getattr(config, key) for key in RELOADED})
 
     def _finish_reload(self) -> None:
         reload = self._reload
@@ -520,7 +527,7 @@ class Supervisor:
         self._selector.unregister(sock)
         try:
             verb = json.loads(self._askers.pop(sock))["verb"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             sock.close()
             return
         if verb == "status":

@@ -21,6 +21,7 @@ import click
 from resolver import __version__
 
 if TYPE_CHECKING:
+    from resolver.app.machine import StatePaths
     from resolver.config import Config, Endpoint
     from resolver.policy.explain import Explanation
 
@@ -87,6 +88,20 @@ def _takes_config(verb: _F) -> _F:
         "-c", "--config", metavar="FILE", type=click.Path(dir_okay=False), expose_value=False, callback=_keep_config,
         help="Configuration; else $INTERDICT_CONFIG, else /etc/interdict/interdict.yaml, else the defaults.",
     )(verb)  # fmt: skip
+
+
+def _takes_state_dir(verb: _F) -> _F:
+    return click.option(
+        "--state-dir", metavar="DIR", type=click.Path(path_type=Path),
+        help="The running server's state folder, as `interdict status` shows it; by default as the configuration says. "
+        "With it the configuration is not read: the way in while that is broken.",
+    )(verb)  # fmt: skip
+
+
+def _state_paths(state_dir: Path | None) -> "StatePaths":
+    from resolver.app.machine import StatePaths, state_paths
+
+    return StatePaths(state_dir.resolve()) if state_dir is not None else state_paths(_read_config()[0])
 
 
 def _speaks_json(verb: _F) -> _F:
@@ -184,19 +199,20 @@ def _logs_to_journal() -> bool:
 
 @interdict.command(epilog=_EXIT_CODES)
 @_takes_config
+@_takes_state_dir
 @_speaks_json
-def status(as_json: bool) -> None:
+def status(as_json: bool, state_dir: Path | None) -> None:
     """Show what a running server does.
 
     \b
     Examples:
       interdict status
       interdict status --json | jq .orders
+      interdict status --state-dir /var/lib/interdict
     """
-    from resolver.app import control, machine
+    from resolver.app import control
 
-    config, _ = _read_config()
-    found = control.ask(machine.state_paths(config).run, "status", _STATUS_SECONDS)
+    found = control.ask(_state_paths(state_dir).run, "status", _STATUS_SECONDS)
     if as_json:
         _print_json(found)
         return
@@ -207,8 +223,9 @@ def status(as_json: bool) -> None:
 
 @interdict.command(epilog=_EXIT_CODES)
 @_takes_config
+@_takes_state_dir
 @_speaks_json
-def reload(as_json: bool) -> None:
+def reload(as_json: bool, state_dir: Path | None) -> None:
     """Put the policy as it is written now into force.
 
     It is compiled aside and swapped in without losing a query. Read anew: groups, allowed_networks, policy and all
@@ -219,10 +236,9 @@ def reload(as_json: bool) -> None:
     Example:
       interdict reload && interdict status
     """
-    from resolver.app import control, machine
+    from resolver.app import control
 
-    config, _ = _read_config()
-    found = control.ask(machine.state_paths(config).run, "reload", _RELOAD_SECONDS)
+    found = control.ask(_state_paths(state_dir).run, "reload", _RELOAD_SECONDS)
     is_done = found.get("ok") is True
     if as_json:
         _print_json(found)
@@ -461,6 +477,7 @@ def query(
 
 @interdict.command(epilog=_EXIT_CODES)
 @_takes_config
+@_takes_state_dir
 @_speaks_json
 @click.option(
     "-n", "count", metavar="N", type=click.IntRange(0, 100_000), default=20, show_default=True,
@@ -479,6 +496,7 @@ def tail(
     client: IPv4Network | IPv6Network | None,
     app: str | None,
     as_json: bool,
+    state_dir: Path | None,
 ) -> None:
     """Show recorded hits, and new ones as they come.
 
@@ -490,13 +508,11 @@ def tail(
       interdict tail --client 10.1.0.0/16 --app wechat
       interdict tail -n 1000 --no-follow --json | jq -r .client | sort | uniq -c
     """
-    from resolver.app import machine
     from resolver.cli import tail as hits
     from resolver.evidence.store import HitLog
 
-    config, _ = _read_config()
-    paths = machine.state_paths(config)
-    if not config.hits.sqlite:
+    paths = _state_paths(state_dir)
+    if state_dir is None and not _read_config()[0].hits.sqlite:
         raise Failure(
             f"hits are not kept in SQLite here; read the files in {paths.hits}, or write hits: {{sqlite: true}}"
         )

@@ -166,7 +166,7 @@ def show_status(found: Mapping[str, object]) -> None:
 
 def _facts(found: Mapping[str, object]) -> Iterable[tuple[str, str]]:
     yield "version", f"{_text(found.get('version'))}, {_text(found.get('hot'))} hot path"
-    yield "up", f"{_duration(found.get('uptime_seconds'))}, {_text(found.get('restarts'))} restarts of processes"
+    yield "up", f"{_duration(found.get('uptime_seconds'))}, {_text(found.get('restarts'))} restarts of workers"
     yield "config", _text(found.get("config"))
     yield "state", _text(found.get("state_dir"))
     yield "answers on", _text(found.get("listen"))

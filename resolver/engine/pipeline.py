@@ -293,7 +293,7 @@ class Pipeline:
             generation=view.generation.serial,
             group=view.group,
             transport=client.transport,
-            qname=names.to_text(query.question[:-4]),
+            qname=names.to_text(query.qname),  # lower-cased: one name is one name to whoever counts
             qtype=rtype_text(query.qtype),
             order=verdict.order.id,
             app=verdict.app.id,

@@ -106,13 +106,14 @@ class SpecialNames:
             return error_answer(Rcode.REFUSED)
         if query.qtype not in (Rtype.TXT, Rtype.ANY):
             return Answer(int(Rcode.NOERROR))
-        return records_answer([(Rtype.TXT, rdata(Rtype.TXT, text[:255]))], 0, rclass=Rclass.CH)
+        text = text.encode()[:255].decode("utf-8", "ignore")  # the most that one string holds (RFC 1035 §3.3)
+        return records_answer([(Rtype.TXT, rdata(Rtype.TXT, text))], 0, rclass=Rclass.CH)
 
 
 def _answer(kind: _Kind, query: Query, offset: int) -> Answer:
     """Answer from a special zone whose apex begins at `offset` of QNAME."""
     qtype = query.qtype
-    is_apex = offset == 0 and kind is not _Kind.NOTHING
+    is_apex = offset == 0 and kind not in (_Kind.NOTHING, _Kind.LOCALHOST)  # of these two nothing is a zone
     apex = names.to_text(query.qname[offset:])
     exists = kind in (_Kind.NODATA, _Kind.LOCALHOST) or is_apex
     found: list[tuple[Rtype, str]] = []

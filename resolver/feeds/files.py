@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TypeVar
 
-from resolver.policy.documents import App, Documents, Entry, Order
+from resolver.policy.documents import ActKind, App, Documents, Entry, Order
 from resolver.policy.source import Page, PolicyError, Problem, did_you_mean, read_page, shown
 
 MAX_FILE_OCTETS = 16 << 20  # The largest file of the catalogue has some 20 KiB; a list of a million names fits.
@@ -31,28 +31,35 @@ def read_documents(folders: Sequence[Path]) -> Documents:
 
     Raises:
         PolicyError: With every problem of every file: unreadable, too large, invalid, not named after its id, an id
-            that was there before, an order that names an app nobody describes.
+            that was there before, an order that names an app or a later order nobody describes.
     """
     problems: list[Problem] = []
     apps: dict[str, Page[App]] = {}
     orders: dict[str, Page[Order]] = {}
-    intended: set[str] = set()
+    intended_apps: set[str] = set()
+    intended_orders: set[str] = set()
     for folder in folders:
         if not any((folder / sub).is_dir() for sub in ("apps", "orders")):
             message = "there is no apps/ or orders/ here; write the path of a folder with one"
             problems.append(Problem(str(folder), 1, 1, message))
             continue
         for file in _files(folder / "apps", problems):
-            intended.add(file.name.removesuffix(_SUFFIX))
+            intended_apps.add(file.name.removesuffix(_SUFFIX))
             _add(file, App, apps, problems)
         for file in _files(folder / "orders", problems):
+            intended_orders.add(file.name.removesuffix(_SUFFIX))
             _add(file, Order, orders, problems)
-    # An app whose file has problems of its own is told about there; the orders that name it are not wrong for that.
+    # What has a file with problems of its own is told about there; the orders that name it are not wrong for that.
+    known_apps, known_orders = apps.keys() | intended_apps, orders.keys() | intended_orders
     for page in orders.values():
         for i, app in enumerate(page.document.apps):
-            if app not in apps and app not in intended:
-                mend = did_you_mean(app, apps.keys() | intended) or "; write apps/<id>.yaml first"
+            if app not in known_apps:
+                mend = did_you_mean(app, known_apps) or "; write apps/<id>.yaml first"
                 problems.append(page.problem(("apps", i), f"no app has the id {shown(app)}{mend}"))
+        for i, act in enumerate(page.document.acts):
+            if act.act is ActKind.SUPERSEDED and act.by not in known_orders:
+                mend = did_you_mean(act.by, known_orders - {page.document.id}) or "; write orders/<id>.yaml first"
+                problems.append(page.problem(("acts", i, "by"), f"no order has the id {shown(act.by)}{mend}"))
     if problems:
         raise PolicyError(problems)
     return Documents(

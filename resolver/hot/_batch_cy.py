@@ -65,12 +65,18 @@ class Ready:
         Args:
             reply: The reply at age 0, from its third octet on.
             cell: Which counter an answer from here adds to.
-            until: Monotonic seconds at which it stops being true; NEVER for an answer that only a policy change ends.
+            until: Monotonic seconds at which it stops being true; NEVER, and then no `ttls`, for an answer that only a
+                policy change ends.
             stored: Monotonic seconds at which its TTLs were fresh.
             ttls: (offset in `reply`, seconds) of each TTL that runs down; empty where none does.
             hit_prefix: The four octets that a hit record begins with, or b"" where the verdict names no rule.
             hit_tail: What a hit record ends with, at most `TAIL_OCTETS`.
         """
+        # The compiled loop copies by these sizes without asking again.
+        if len(hit_prefix) not in (0, 4) or len(hit_tail) > TAIL_OCTETS or len(reply) + 2 > SLOT_OCTETS:
+            raise ValueError("too long for a slot, or no hit record's parts")
+        if not ttls and until != NEVER:
+            raise ValueError("an answer that expires has a TTL that runs down")
         self.first = reply
         self.reply = reply
         self.cell = cell
@@ -108,7 +114,7 @@ class ViewMemo:
     @cython.ccall
     def put(self, key: bytes, ready: Ready) -> cython.void:
         """File an answer under the datagram it answers, less the id."""
-        if len(self.young) >= self.half:
+        if len(self.young) >= self.half and key not in self.young:
             self.halve()
         self.young[key] = ready
 

@@ -31,6 +31,7 @@ CHUNK_OCTETS: Final = 1024 * 1024
 CORRUPT_SUFFIX: Final = ".corrupt"
 
 # How often a writer without room lists the folder or tries the disk again: seldom enough to cost nothing under a flood.
+_RESUME_SHARE = 16  # one sixteenth of the limit must be free again
 _LOOK_AGAIN_S = 0.25
 _SEGMENT_NAME = re.compile(r"w(\d+)-(\d+)\.spool")
 
@@ -140,14 +141,16 @@ class Spool:
         """Whether a live segment can take so many octets; opens and rotates, and asks the disk only now and then."""
         if self._fd >= 0 and self._size + octets > self._segment_octets and self._size > 0:
             self._close_segment()
-        if self._elsewhere is None or self._is_failing or self._elsewhere + self._size + octets > self._limit:
+        # Once full, only a good share of room ends the gap: a few octets at a time would make a gap of each look.
+        limit = self._limit - self._limit // _RESUME_SHARE if self._gap_hits else self._limit
+        if self._elsewhere is None or self._is_failing or self._elsewhere + self._size + octets > limit:
             # A segment that stays live cannot be removed, however well it is drained.
             self._close_segment()
             if self._elsewhere is not None and 0 <= at - self._looked_at < _LOOK_AGAIN_S:
                 return False
             self._looked_at = at
             self._elsewhere = self._measure()
-            if self._elsewhere + octets > self._limit:
+            if self._elsewhere + octets > limit:
                 return False
         if self._fd >= 0:
             return True

@@ -6,16 +6,18 @@ How the files look is told in `blocklists/README.md`, whose tables follow the `F
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Annotated, Self
+from typing import Annotated, Self, TypeVar
 
 from pydantic import Field, StrictBool, model_validator
 
 from resolver.policy.source import Document, KeyPath, Written, items, shown, value
 from resolver.wire import name as names
+
+_T = TypeVar("_T")
 
 
 class Match(StrEnum):
@@ -66,6 +68,26 @@ class Basis(StrEnum):
 
     OUTSIDE_AUTHORITY = "outside-authority"
     OWN_POLICY = "own-policy"
+
+
+class ActKind(StrEnum):
+    """What can happen to an order after it was made."""
+
+    SUSPENDED = "suspended"
+    RESUMED = "resumed"
+    REVOKED = "revoked"
+    SUPERSEDED = "superseded"
+
+
+class OrderState(StrEnum):
+    """How an order stands at one moment."""
+
+    ANNOUNCED = "announced"
+    IN_FORCE = "in-force"
+    SUSPENDED = "suspended"
+    REVOKED = "revoked"
+    SUPERSEDED = "superseded"
+    EXPIRED = "expired"
 
 
 class Action(StrEnum):
@@ -230,6 +252,14 @@ def _repeated(written: list[object], path: KeyPath, what: str) -> Iterator[tuple
             seen.add(entry)
 
 
+def _made(parse: Callable[[object], _T], written: object) -> _T | None:
+    """What a parser makes of a value; None where it refuses it, which is told at the field."""
+    try:
+        return parse(written)
+    except ValueError:
+        return None
+
+
 # ---- App ------------------------------------------------------------------------------------------------------------
 
 
@@ -374,6 +404,27 @@ class Citation(Document):
     read: Prose = Field(description="What was read: primary, wire copy, report, summary.", examples=["primary"])
 
 
+class Act(Document):
+    """What a court or an authority did to an order after it was made."""
+
+    act: ActKind = Field(
+        description="suspended: it does not act until it is resumed; revoked or superseded: it never acts again.",
+        examples=["suspended"],
+    )
+    at: Instant = Field(description="From when, with the offset from UTC.", examples=["2020-09-19T00:00:00-07:00"])
+    by: Prose = Field(
+        description="Which court or authority; for superseded the id of the order that took its place.",
+        examples=["Federal Court of Canada"],
+    )
+    citation: Citation | None = Field(
+        default=None,
+        description="Where it was read.",
+        examples=[
+            {"title": "Ban stayed", "publisher": "Gazette", "url": "https://www.example.org/stay", "read": "primary"}
+        ],
+    )
+
+
 class Bilingual(Document):
     """One line in both official languages."""
 
@@ -400,6 +451,11 @@ class Order(Entry):
     )
     expires: Instant | None = Field(
         default=None, description="Until when, if it ends.", examples=["2030-01-01T00:00:00-05:00"]
+    )
+    acts: tuple[Act, ...] = Field(
+        default=(),
+        description="What happened to it since, in order of time.",
+        examples=[[{"act": "suspended", "at": "2020-09-19T00:00:00-07:00", "by": "Federal Court of Canada"}]],
     )
     scope: Scope = Field(
         description="Whom it binds.", examples=[{"devices": "government-issued mobile devices", "level": "app"}]
@@ -439,14 +495,90 @@ class Order(Entry):
 
     @classmethod
     def cross_check(cls, written: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
-        """Each app once; and an end after the beginning."""
+        """Each app once; acts that can have followed one another; and an end after the beginning."""
         yield from _repeated(items(written, "apps"), ("apps",), "app")
-        try:
-            begins, ends = parse_instant(value(written, "effective")), parse_instant(value(written, "expires"))
-        except ValueError:
-            return
-        if ends <= begins:
+        yield from _impossible_acts(written)
+        begins, ends = (_made(parse_instant, value(written, key)) for key in ("effective", "expires"))
+        if begins is not None and ends is not None and ends <= begins:
             yield ("expires",), f"the order expires before it is effective; write an instant after {begins.isoformat()}"
+
+    def in_force(self) -> tuple[tuple[datetime, datetime | None], ...]:
+        """Tell when the order acts.
+
+        Returns:
+            Half-open intervals (from, until), disjoint and in order; until is None where no end is known. Empty for an
+            order that was stopped before it ever acted.
+        """
+        spans: list[tuple[datetime, datetime | None]] = []
+        since: datetime | None = self.effective  # None: it does not act
+        for act in self.acts:
+            if act.act is ActKind.RESUMED:
+                since = since or max(act.at, self.effective)
+            elif since is not None:
+                spans.append((since, act.at))
+                since = None
+        if since is not None:
+            spans.append((since, None))
+        clipped = ((begin, _earlier(end, self.expires)) for begin, end in spans)
+        return tuple((begin, end) for begin, end in clipped if end is None or begin < end)
+
+    def state(self, at: float) -> OrderState:
+        """Tell how the order stands.
+
+        It is in force exactly within the intervals of `in_force`. What ended it first stays its state for good; one
+        that is suspended before it is effective is suspended, not announced.
+
+        Args:
+            at: Unix seconds.
+        """
+        last = next((act for act in reversed(self.acts) if act.at.timestamp() <= at), None)
+        ended = last is not None and last.act in _ENDS and (self.expires is None or last.at < self.expires)
+        if not ended and self.expires is not None and self.expires.timestamp() <= at:
+            return OrderState.EXPIRED
+        if last is not None and last.act is not ActKind.RESUMED:
+            return OrderState(last.act.value)
+        return OrderState.ANNOUNCED if at < self.effective.timestamp() else OrderState.IN_FORCE
+
+
+_ENDS = frozenset({ActKind.REVOKED, ActKind.SUPERSEDED})
+
+
+def _earlier(first: datetime | None, second: datetime | None) -> datetime | None:
+    return min((moment for moment in (first, second) if moment is not None), default=None)
+
+
+def _impossible_acts(written: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
+    """Acts that cannot have happened as they are written, each with what to write."""
+    announced = _made(parse_date, value(written, "announced"))
+    latest: datetime | None = None
+    suspended = False
+    end = ""
+    for i, entry in enumerate(items(written, "acts")):
+        kind, by = value(entry, "act"), value(entry, "by")
+        if end:
+            yield ("acts", i, "act"), f"nothing happens to an order that was {end} before; delete this act, or that one"
+            continue
+        if kind == ActKind.RESUMED.value and not suspended:
+            yield (
+                ("acts", i, "act"),
+                'the order is not suspended here; write the act that suspended it before this one, or delete "resumed"',
+            )
+        suspended = kind != ActKind.RESUMED.value
+        end = kind if isinstance(kind, str) and kind in _ENDS else ""
+        at = _made(parse_instant, value(entry, "at"))
+        if at is not None and announced is not None and at.date() < announced:
+            yield (
+                ("acts", i, "at"),
+                f"the order was announced on {announced} only; write an instant on or after that day",
+            )
+        if at is not None and latest is not None and at <= latest:
+            yield ("acts", i, "at"), "this is not later than the act before it; write the acts in order of time"
+        latest = at or latest
+        if kind == ActKind.SUPERSEDED.value and isinstance(by, str):
+            if by == value(written, "id"):
+                yield ("acts", i, "by"), "this is the order itself; write the id of the order that took its place"
+            elif _made(parse_identifier, by) is None:
+                yield ("acts", i, "by"), f"{shown(by)} is not an id; write the id of the order that took its place"
 
 
 # ---- what a set of folders holds ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import dns.message
 import pytest
 
+from resolver.engine.special import SpecialNames
 from resolver.wire.codes import Rcode
 from resolver.wire.compose import error_answer, records_answer, write_reply
 from resolver.wire.message import WireError, read_query, read_reply
@@ -81,6 +82,19 @@ def test_udp_messages_of_512_octets_are_the_most_without_edns(count: int) -> Non
 
     assert len(written) <= 512
     assert bool(int.from_bytes(written[2:4], "big") & TC) is (33 + 16 * count > 512)
+
+
+@pytest.mark.parametrize("identity", ["node", "n" * 255, "n" * 300, "é" * 255])
+def test_a_character_string_is_255_octets_at_most(identity: str) -> None:
+    """RFC 1035 §3.3: a character-string is a length octet and that many octets; what is longer is cut."""
+    asked = read_query(query("id.server", 16, rclass=3))
+    answer = SpecialNames((), identity, "1").answer(asked)
+    assert answer is not None
+    (found,) = dns.message.from_wire(write_reply(asked, answer, over_udp=True)).answer
+
+    (said,) = found[0].strings
+    assert identity.startswith(said.decode())
+    assert len(said) == len(identity) if len(identity) < 255 else len(said) >= 254
 
 
 def test_escapes_of_master_files_are_understood() -> None:

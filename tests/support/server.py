@@ -105,6 +105,7 @@ class Server:
             **config,
         }
         self.process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
 
     # ---- configuration ---------------------------------------------------------------------------------------------
 
@@ -126,6 +127,7 @@ class Server:
         if not self.config_path.exists():
             self.write()
         with self.log.open("ab") as log:
+            self._log_start = log.tell()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "resolver", "serve", "--config", str(self.config_path)],
                 cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=log, stderr=log,
@@ -136,9 +138,13 @@ class Server:
     def start(self) -> "Server":
         """Start, and wait until it answers."""
         process = self.spawn()
-        wait_until("it answers", lambda: process.poll() is not None or "answers on" in self.log.read_text())
-        assert process.poll() is None, self.log.read_text()
+        wait_until("it answers", lambda: process.poll() is not None or "answers on" in self.said())
+        assert process.poll() is None, self.said()
         return self
+
+    def said(self) -> str:
+        """What it printed since it was started last."""
+        return self.log.read_bytes()[self._log_start :].decode()
 
     def stop(self) -> int:
         """SIGTERM, and its exit code."""
@@ -189,11 +195,11 @@ class Server:
         ]
 
     def metrics(self) -> dict[tuple[str, ...], float]:
-        """What Prometheus would read: value by (name, label value, …)."""
+        """What Prometheus would read: value by (name, label value, …), labels by the alphabet."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as response:
             text = response.read().decode()
         return {
-            (sample.name, *sample.labels.values()): sample.value
+            (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
             for family in text_string_to_metric_families(text)
             for sample in family.samples
         }

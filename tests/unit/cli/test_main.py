@@ -160,7 +160,7 @@ def test_explain_a_shared_parent(run: Run) -> None:
     assert "qq.com is kept as never for wechat: the whole QQ" in said.stdout
     assert "allowed: an upstream is asked" in said.stdout
     assert (found["outcome"], found["reply"], found["rules"]) == ("forwarded", None, [])
-    assert [entry["reason"] for entry in found["idle"]] == ["never"]
+    assert "never" in [entry["reason"] for entry in found["idle"]]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_a_status_is_plain_text_where_nobody_looks_on(capsys: pytest.CaptureFixt
     found = [" ".join(line.split()) for line in lines]
     for expected in (
         "version 1.2.3, compiled hot path",
-        "up 1 d 2 h 3 min, 0 restarts of processes",
+        "up 1 d 2 h 3 min, 0 restarts of workers",
         "answers on 127.0.0.1:5300, [::1]:5300",
         "metrics http://127.0.0.1:9530/metrics",
         "policy generation 4 (0123456789ab), 140 names, compiled at 2023-11-14 22:13:20 UTC",

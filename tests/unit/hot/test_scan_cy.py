@@ -49,6 +49,7 @@ NAMES = {
     "a pointer forward": (b"\xc0\x0e" + NAME, 0, b""),
     "a pointer into its own labels": (b"\1a\xc0\x0c", 0, b""),
     "two pointers in a ring": (b"\xc0\x0e\xc0\x0c", 2, b""),
+    "a pointer to two in a ring": (b"\xc0\x0e\xc0\x0c" + b"\xc0\x0c", 4, b""),
     "a pointer into the header": (b"\xc0\x04", 0, b""),
     "half a pointer": (b"\0\xc0", 1, b""),
     "no end": (b"\3www", 0, b""),
@@ -83,6 +84,7 @@ def test_a_name_is_read_or_is_none(hot: Hot, case: str) -> None:
         (b"\xc0", 0, True, -1),
         (LONGEST, 0, False, 255),
         (LONGEST[:-1] + b"\1", 0, False, -1),
+        (LONGEST.replace(b"\x3d", b"\x3e") + b"\0", 0, False, -1),
         (b"\x40a\0", 0, True, -1),
     ],
 )

@@ -152,6 +152,28 @@ def test_over_the_limit_hits_are_counted_and_the_gap_is_recorded(tmp_path: Path,
     assert (spool.spooled, spool.lost) == (101, 50)
 
 
+def test_a_full_spool_makes_one_gap_not_one_a_look(tmp_path: Path, reader: SpoolReader) -> None:
+    """Room for a hit or two does not end a gap; a good share of the limit does."""
+    size = len(hit(0))
+    spool = Spool(tmp_path, 0, limit_octets=200 * size, segment_octets=10 * size)
+    for number in range(200):
+        spool.append(hit(number), 1, at=1.0)
+    assert spool.lost == 0
+    for number in range(200, 240):
+        spool.append(hit(number), 1, at=2.0 + number)
+    first = sorted(tmp_path.iterdir())[0]
+    first.write_bytes(first.read_bytes()[: 8 * size])  # room for two hits, less than a sixteenth of the limit
+
+    for number in range(240, 250):
+        spool.append(hit(number), 1, at=1000.0 + number)
+    assert (spool.spooled, spool.lost) == (200, 50)
+    for path in sorted(tmp_path.iterdir())[:2]:
+        path.unlink()
+    spool.append(hit(250), 1, at=2000.0)
+    spool.close(at=2000.0)
+    assert [gap.lost for gap in gaps(drain(reader))] == [50]
+
+
 def test_a_drained_live_segment_does_not_block_the_writer(tmp_path: Path, reader: SpoolReader) -> None:
     """At the limit the writer lets go of its segment, so that the recorder can make room by removing it."""
     spool = Spool(tmp_path, 0, 10 * OCTETS)

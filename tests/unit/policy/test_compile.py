@@ -174,6 +174,16 @@ def test_a_name_in_several_orders_and_apps_carries_all_claims() -> None:
     }
 
 
+def test_claims_have_one_order() -> None:
+    """Or the digest would depend on how a set happens to be walked."""
+    orders = [order(f"b{i}", "chat") for i in range(9)]
+    generation = compiled(documents([CHAT], orders), terms(*(ban.id for ban in reversed(orders))))
+    claims = [(claim.order, claim.app, claim.exact) for claim in generation.terms.claim_sets[0]]
+
+    assert len(claims) == 9
+    assert claims == sorted(claims)
+
+
 def test_what_is_not_configured_takes_no_part() -> None:
     """Neither orders nor the apps that only they name."""
     other = app("other", "other.example suffix block high")

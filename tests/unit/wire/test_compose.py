@@ -6,7 +6,7 @@ import dns.message
 import dns.rdata
 import dnslib
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from resolver.wire.codes import Ede, Rclass, Rcode, Rtype
@@ -191,6 +191,9 @@ def test_extended_errors_come_with_an_opt_or_not_at_all(has_opt: bool) -> None:
 
 @PROPERTY
 @given(st.text(max_size=300))
+@example("x" + "é" * 100)
+@example("€" * 100)
+@example("x" * 200)
 def test_extra_text_is_cut_between_characters(text: str) -> None:
     """At most 160 octets of UTF-8, a beginning of what was to be said, and what is short comes whole."""
     found = answered(query(additional=(opt(),)), error_answer(Rcode.REFUSED, ExtendedError(15, text)))

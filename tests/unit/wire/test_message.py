@@ -528,6 +528,11 @@ def test_a_reply_with_a_name_that_is_none_is_refused(octets: bytes) -> None:
     assert is_refused(reply(ASKED, [octets])) == "malformed"
 
 
+def test_an_alias_ends_where_its_rdata_ends() -> None:
+    """The octets of the next record are no part of it, though they would make it a name."""
+    assert is_refused(reply(ASKED, [record(TO_QUESTION, 5, b"\1"), record(b"\0", 1, b"1234")])) == "malformed"
+
+
 def test_an_owner_may_be_255_octets() -> None:
     """The bound of the test above, from within."""
     assert taken(record(LONG[:-1].replace(b"\x2e", b"\x2d") + TO_QUESTION, 1, b"1234")).counts == (1, 0, 0)
