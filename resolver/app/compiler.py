@@ -4,6 +4,7 @@ Runs in a process of its own, so that a large compile never holds up an answer, 
 and `explain`, which write nothing.
 """
 
+import contextlib
 import errno
 import os
 from collections.abc import Iterable
@@ -154,9 +155,9 @@ def list_times(terms: PolicyTerms, folders: Iterable[Path]) -> dict[str, float]:
     for folder in folders:
         for kind, entries in (("apps", terms.apps), ("orders", terms.orders)):
             for id_ in [entry.id for entry in entries]:
-                path = folder / kind / f"{id_}.yaml"
-                if path.exists():
-                    times[f"{kind}/{id_}"] = path.stat().st_mtime
+                # Not there, gone meanwhile, or not for our eyes any more: what is in force goes on without its age.
+                with contextlib.suppress(OSError):
+                    times[f"{kind}/{id_}"] = (folder / kind / f"{id_}.yaml").stat().st_mtime
     return times
 
 

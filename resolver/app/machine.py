@@ -11,8 +11,9 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from resolver import config as configuration
-from resolver.config import Config
+from resolver.config import Config, Endpoint
 from resolver.policy.source import Problem
+from resolver.transport.sockets import is_wildcard
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 SYSTEM_CONFIG = Path("/etc/interdict/interdict.yaml")
@@ -156,7 +157,6 @@ def state_paths(config: Config) -> StatePaths:
 
 def upstream_addresses(config: Config) -> tuple[UpstreamAddress, ...]:
     """The upstreams: configured, or the system's; never one of our own listeners, which would ask itself for ever."""
-    own = {(endpoint.host, endpoint.port) for endpoint in config.listen}
     if config.upstreams == "system":
         found = [UpstreamAddress(host, 53, _is_loopback(host)) for host in _system_resolvers()]
     else:
@@ -164,7 +164,7 @@ def upstream_addresses(config: Config) -> tuple[UpstreamAddress, ...]:
             UpstreamAddress(u.address, u.port, _is_loopback(u.address) if u.trust_ad is None else u.trust_ad)
             for u in config.upstreams
         ]
-    return tuple(u for u in dict.fromkeys(found) if (u.host, u.port) not in own)
+    return tuple(u for u in dict.fromkeys(found) if not any(_reaches(u, endpoint) for endpoint in config.listen))
 
 
 def account(name: str) -> tuple[int, int]:
@@ -188,6 +188,26 @@ def raise_file_limit() -> None:
     if soft < hard:
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _reaches(upstream: UpstreamAddress, own: Endpoint) -> bool:
+    """Whether a query to an upstream would come back in by a listener; one on all addresses is reached by each of
+    them."""
+    if upstream.port != own.port or (":" in upstream.host) != (":" in own.host):
+        return False
+    return upstream.host == own.host or (is_wildcard(own.host) and _is_of_this_machine(upstream.host))
+
+
+def _is_of_this_machine(host: str) -> bool:
+    """Whether an address is one of our own: the kernel would then ask it from itself. Nothing is sent."""
+    if _is_loopback(host):
+        return True
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect((host, 53))
+        except OSError:
+            return False
+        return bool(sock.getsockname()[0] == host)
 
 
 def _is_loopback(host: str) -> bool:

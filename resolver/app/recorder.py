@@ -8,7 +8,7 @@ SIGTERM ends it, and so does the death of its parent; what is spooled is stored 
 before. What it knows of policy and workers comes in a small JSON file that it rewrites, `status.json`:
 
     {"generation": 7, "digest": "…", "loaded_at": 1700000000.0,
-     "orders": [{"id": "…", "mode": "enforce", "in_force_from": 1690000000.0, "in_force_until": null}],
+     "orders": [{"id": "…", "mode": "enforce", "spans": [[1690000000.0, null]]}],
      "lists": {"<name>": <when its file was last changed>},
      "workers": 2, "restarts": 0, "version": "…", "hot": "plain"}
 
@@ -393,8 +393,13 @@ def _count(value: object) -> int:
 
 def _orders_in_force(orders: Iterable[object], at: float) -> Iterable[tuple[str, bool]]:
     for order in orders:
-        if not isinstance(order, dict) or not isinstance(order.get("id"), str):
-            continue
-        since, until = order.get("in_force_from"), order.get("in_force_until")
-        has_begun = _is_number(since) and _number(since) <= at
-        yield order["id"], has_begun and not (_is_number(until) and _number(until) <= at)
+        if isinstance(order, dict) and isinstance(order.get("id"), str):
+            spans = order.get("spans")
+            yield order["id"], any(_holds(span, at) for span in spans) if isinstance(spans, list) else False
+
+
+def _holds(span: object, at: float) -> bool:
+    """Whether a moment lies in [begin, end or null]."""
+    if not isinstance(span, list) or len(span) != 2 or not _is_number(span[0]):
+        return False
+    return _number(span[0]) <= at and not (_is_number(span[1]) and _number(span[1]) <= at)

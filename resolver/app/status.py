@@ -27,6 +27,10 @@ def policy_status(path: Path, config: Config, workers: int, restarts: int) -> di
     orders = []
     for entry in terms.enforcements:
         order = terms.orders[entry.order]
+        # The span that matters now: the one it is in, else the next, else the last; none for an order that never acts.
+        begin, end = next(
+            (span for span in order.spans if at < span[1]), order.spans[-1] if order.spans else (0.0, 0.0)
+        )
         orders.append(
             {
                 "id": order.id,
@@ -34,9 +38,10 @@ def policy_status(path: Path, config: Config, workers: int, restarts: int) -> di
                 "mode": entry.mode.value,
                 "action": entry.action.value,
                 "groups": [terms.groups[group].name for group in entry.groups],
-                "in_force_from": order.effective,
-                "in_force_until": None if order.expires == FOREVER else order.expires,
-                "in_force": order.effective <= at < order.expires,
+                "in_force_from": begin,
+                "in_force_until": None if end == FOREVER else end,
+                "in_force": order.is_in_force(at),
+                "spans": [[begin, None if end == FOREVER else end] for begin, end in order.spans],
             }
         )
     return {

@@ -11,7 +11,7 @@ from resolver.app.machine import SettingsError
 from resolver.config import Config
 from resolver.policy.compile import takes
 from resolver.policy.documents import Action, Documents, Mode, Order
-from resolver.policy.explain import Standing
+from resolver.policy.explain import Standing, standing_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class OrderLine:
     effective: datetime
     expires: datetime | None
     standing: Standing
+    since: datetime
+    until: datetime | None
     names: int
 
 
@@ -85,19 +87,12 @@ def _names_of(order: Order, documents: Documents) -> dict[str, set[str]]:
 def _order_lines(config: Config, documents: Documents, at: float) -> Iterator[OrderLine]:
     for line in config.policy.orders:
         order = documents.orders[line.order]
-        if at < order.effective.timestamp():
-            standing = Standing.NOT_YET
-        else:
-            standing = Standing.EXPIRED if _has_ended(order, at) else Standing.IN_FORCE
+        standing, since, until = standing_of(order, at)
         yield OrderLine(
             line.order, order.title.en, tuple(line.groups), line.mode, line.action, order.effective, order.expires,
-            standing,
+            standing, since, until,
             len(set().union(*_names_of(order, documents).values())),
         )  # fmt: skip
-
-
-def _has_ended(order: Order, at: float) -> bool:
-    return order.expires is not None and order.expires.timestamp() <= at
 
 
 def _policy_warnings(config: Config, documents: Documents, configured: list[str], at: float) -> Iterator[str]:
@@ -109,9 +104,11 @@ def _policy_warnings(config: Config, documents: Documents, configured: list[str]
                     f"order {order_id} takes no name of app {app}: min_confidence or include_optional leave all out; "
                     "change them, or take the app out of the order"
                 )
-        if order.expires is not None and _has_ended(order, at):
+        standing, since, _ = standing_of(order, at)
+        if standing in (Standing.REVOKED, Standing.SUPERSEDED, Standing.EXPIRED):
             yield (
-                f"order {order_id} ended at {order.expires.isoformat()} and does nothing; take it out of policy.orders"
+                f"order {order_id} is {standing.value} since {since.isoformat()} and does nothing; "
+                "take it out of policy.orders"
             )
     for group in config.groups:
         for network in group.networks:
@@ -147,9 +144,9 @@ def _machine_warnings(config: Config) -> Iterator[str]:
 
 
 def _notes(config: Config, documents: Documents, configured: list[str]) -> Iterator[str]:
-    for order_id in documents.orders:
-        if order_id not in configured:
-            yield f"order {order_id} is described, but no line of policy.orders puts it into force"
+    idle = [order_id for order_id in documents.orders if order_id not in configured]
+    if idle:
+        yield f"described, but put into force by no line of policy.orders: {', '.join(idle)}"
     for group in config.groups:
         if not any(group.name in line.groups for line in config.policy.orders):
             yield f"no order is put into force for group {group.name}"

@@ -55,7 +55,7 @@ def _standing_of_client(explanation: Explanation) -> str:
 
 
 def _order_text(order: OrderStep) -> str:
-    state = _state(order.standing, order.effective, order.expires)
+    state = _state(order.standing, order.since, order.until)
     return f"{order.order}: {state} ({order.mode}, {order.action}, for {', '.join(order.groups)})"
 
 
@@ -108,7 +108,7 @@ def show_check(report: Report) -> None:
             ("order", "state", "mode", "action", "groups", "names"),
             [
                 (
-                    line.order, _state(line.standing, line.effective, line.expires), line.mode.value, line.action.value,
+                    line.order, _state(line.standing, line.since, line.until), line.mode.value, line.action.value,
                     ", ".join(line.groups), str(line.names),
                 )
                 for line in report.orders
@@ -127,14 +127,13 @@ def show_check(report: Report) -> None:
         click.echo(f"warning: {warning}", err=True)
 
 
-def _state(standing: Standing, effective: datetime, expires: datetime | None) -> str:
-    ends = expires.isoformat() if expires is not None else ""
+def _state(standing: Standing, since: datetime, until: datetime | None) -> str:
+    moment = since.isoformat()
     return {
-        Standing.IN_FORCE: f"in force since {effective.isoformat()}" + (f", until {ends}" if ends else ""),
-        Standing.NOT_YET: f"not in force yet: begins at {effective.isoformat()}",
-        Standing.EXPIRED: f"in force no more: ended at {ends}",
+        Standing.IN_FORCE: f"in force since {moment}" + (f", until {until.isoformat()}" if until else ""),
+        Standing.NOT_YET: f"not in force yet: begins at {moment}",
         Standing.OTHER_GROUP: "not for this client",
-    }[standing]
+    }.get(standing, f"not in force: {standing.value} since {moment}")
 
 
 def show_status(found: Mapping[str, object]) -> None:

@@ -98,5 +98,5 @@ def compile_generation(documents: Documents, settings: PolicySettings, *, serial
 
 
 def _entry(order: Order) -> OrderEntry:
-    expires = FOREVER if order.expires is None else order.expires.timestamp()
-    return OrderEntry(order.id, order.title.en, order.title.fr, order.basis, order.effective.timestamp(), expires)
+    spans = tuple((begin.timestamp(), FOREVER if end is None else end.timestamp()) for begin, end in order.in_force())
+    return OrderEntry(order.id, order.title.en, order.title.fr, order.basis, spans)

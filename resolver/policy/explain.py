@@ -12,7 +12,19 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from resolver.policy.compile import takes
-from resolver.policy.documents import Action, App, Confidence, Documents, Domain, Match, Mode, Order, Purpose, Use
+from resolver.policy.documents import (
+    Action,
+    App,
+    Confidence,
+    Documents,
+    Domain,
+    Match,
+    Mode,
+    Order,
+    OrderState,
+    Purpose,
+    Use,
+)
 from resolver.policy.generation import Generation, View
 from resolver.policy.judge import Verdict, weigh
 from resolver.wire import name as names
@@ -33,6 +45,9 @@ class Standing(StrEnum):
 
     IN_FORCE = "in-force"
     NOT_YET = "not-yet"
+    SUSPENDED = "suspended"
+    REVOKED = "revoked"
+    SUPERSEDED = "superseded"
     EXPIRED = "expired"
     OTHER_GROUP = "other-group"
 
@@ -48,7 +63,8 @@ class Reason(StrEnum):
     NOT_CONFIGURED = "not-configured"
     OTHER_GROUP = "other-group"
     NOT_YET = "not-yet"
-    EXPIRED = "expired"
+    SUSPENDED = "suspended"
+    ENDED = "ended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +90,8 @@ class OrderStep:
     groups: tuple[str, ...]
     effective: datetime
     expires: datetime | None
+    since: datetime
+    until: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +200,8 @@ def explain(
         orders = tuple(_order_steps(generation, documents, group, at))
         rules = tuple(_rule_step(verdict, documents) for verdict in verdicts)
         idle = _idle(qname, step.group, orders, documents)
+        if rules:  # of a name that a rule covers, orders that nobody put into force are no part of the answer
+            idle = tuple(entry for entry in idle if entry.reason is not Reason.NOT_CONFIGURED)
         if verdicts and verdicts[0].mode is Mode.ENFORCE:
             outcome, reply = Outcome.WITHHELD, _policy_reply(verdicts[0], qtype, generation)
         elif local is not None:
@@ -204,16 +224,43 @@ def _order_steps(generation: Generation, documents: Documents, group: int, at: f
     for line in terms.enforcements:
         entry = terms.orders[line.order]
         order = documents.orders[entry.id]
+        standing, since, until = standing_of(order, at)
         if group not in line.groups:
             standing = Standing.OTHER_GROUP
-        elif at < entry.effective:
-            standing = Standing.NOT_YET
-        else:
-            standing = Standing.IN_FORCE if at < entry.expires else Standing.EXPIRED
         yield OrderStep(
             entry.id, entry.title_en, standing, line.mode, line.action,
-            tuple(terms.groups[number].name for number in line.groups), order.effective, order.expires,
+            tuple(terms.groups[number].name for number in line.groups), order.effective, order.expires, since, until,
         )  # fmt: skip
+
+
+_STANDINGS = {
+    OrderState.ANNOUNCED: Standing.NOT_YET,
+    OrderState.IN_FORCE: Standing.IN_FORCE,
+    OrderState.SUSPENDED: Standing.SUSPENDED,
+    OrderState.REVOKED: Standing.REVOKED,
+    OrderState.SUPERSEDED: Standing.SUPERSEDED,
+    OrderState.EXPIRED: Standing.EXPIRED,
+}
+
+
+def standing_of(order: Order, at: float) -> tuple[Standing, datetime, datetime | None]:
+    """How an order stands at a moment (Unix seconds), since when (for one announced: from when), and until when.
+
+    The end is known only of an order in force that has one.
+    """
+    standing = _STANDINGS[order.state(at)]
+    if standing is Standing.IN_FORCE:
+        begin, end = next(
+            (begin, end)
+            for begin, end in order.in_force()
+            if begin.timestamp() <= at and (end is None or at < end.timestamp())
+        )
+        return standing, begin, end
+    if standing is Standing.NOT_YET:
+        return standing, order.effective, None
+    if standing is Standing.EXPIRED and order.expires is not None:
+        return standing, order.expires, None
+    return standing, next(act.at for act in reversed(order.acts) if act.at.timestamp() <= at), None
 
 
 def _rule_step(verdict: Verdict, documents: Documents) -> RuleStep:
@@ -297,6 +344,14 @@ def _idle_entries(
             yield entry(order.id, *found)
 
 
+_NO_MORE = {
+    Standing.SUSPENDED: Reason.SUSPENDED,
+    Standing.REVOKED: Reason.ENDED,
+    Standing.SUPERSEDED: Reason.ENDED,
+    Standing.EXPIRED: Reason.ENDED,
+}
+
+
 def _why_idle(app: App, domain: Domain, order: Order, group: str, lines: list[OrderStep]) -> tuple[Reason, str] | None:
     """Why an order makes no rule of a domain that covers the name; None where it does."""
     if not takes(order, domain):
@@ -312,8 +367,10 @@ def _why_idle(app: App, domain: Domain, order: Order, group: str, lines: list[Or
         return None
     if Standing.NOT_YET in standings:
         return Reason.NOT_YET, f"order {order.id} is not in force yet: it begins at {order.effective.isoformat()}"
-    if Standing.EXPIRED in standings and order.expires is not None:
-        return Reason.EXPIRED, f"order {order.id} is in force no more: it ended at {order.expires.isoformat()}"
+    ended = next((line for line in lines if line.standing in _NO_MORE), None)
+    if ended is not None:
+        how = f"{ended.standing.value} since {ended.since.isoformat()}"
+        return _NO_MORE[ended.standing], f"order {order.id} is not in force: {how}"
     return (
         Reason.OTHER_GROUP,
         f"order {order.id} is not put into force for {f'group {group}' if group else 'clients of no group'}",

@@ -4,7 +4,7 @@ The file is made to be mapped: a header (JSON: orders, apps, groups, enforcement
 `hot._table_cy.NameTable` reads where they lie, so N workers share one copy and opening costs no more than the header.
 
 ```
-INTERDICT GENERATION 1\\n      magic
+INTERDICT GENERATION 2\\n      magic
 SHA-256, 32 octets             seal of all that follows
 u64le n, n octets of JSON      header; `sections` gives (offset, octets) of each array, counted from the first array
 fingerprints u64[slots]  claim_sets u32[slots]  places u32[slots]  pool
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from resolver.hot._table_cy import NameTable, fill, slots_for
 from resolver.policy.documents import Action, Basis, Mode
 
-MAGIC = b"INTERDICT GENERATION 1\n"
+MAGIC = b"INTERDICT GENERATION 2\n"
 FOREVER = float("inf")
 _SEALED = len(MAGIC) + hashlib.sha256().digest_size  # where that which the seal covers begins
 _HEADER = _SEALED + 8
@@ -50,8 +50,11 @@ class OrderEntry:
     title_en: str
     title_fr: str
     basis: Basis
-    effective: float  # Unix seconds
-    expires: float  # Unix seconds, or FOREVER
+    spans: tuple[tuple[float, float], ...]  # when it acts: half-open, in order; Unix seconds, the last may end FOREVER
+
+    def is_in_force(self, at: float) -> bool:
+        """Whether the order acts at a moment (Unix seconds)."""
+        return any(begin <= at < end for begin, end in self.spans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +152,7 @@ class View:
         self.stances: dict[int, Stance] = {}
         for rank, entry in enumerate(generation.terms.enforcements):
             order = generation.terms.orders[entry.order]
-            if group not in entry.groups or not order.effective <= at < order.expires:
+            if group not in entry.groups or not order.is_in_force(at):
                 continue
             stance = Stance(entry.mode, entry.action, rank)
             held = self.stances.get(entry.order)
@@ -203,7 +206,7 @@ class Generation:
 
     def next_transition(self, at: float) -> float:
         """The first moment after `at` (Unix seconds) at which an order begins or ends, or FOREVER."""
-        moments = [m for order in self.terms.orders for m in (order.effective, order.expires) if m > at]
+        moments = [moment for order in self.terms.orders for span in order.spans for moment in span if moment > at]
         return min(moments, default=FOREVER)
 
     def verify(self) -> None:
@@ -287,7 +290,7 @@ def _terms_to_json(terms: PolicyTerms) -> dict[str, object]:
         "allowed_networks": terms.allowed_networks,
         "groups": [[g.name, g.networks] for g in terms.groups],
         "orders": [
-            [o.id, o.title_en, o.title_fr, o.basis.value, o.effective, None if o.expires == FOREVER else o.expires]
+            [o.id, o.title_en, o.title_fr, o.basis.value, [[b, None if e == FOREVER else e] for b, e in o.spans]]
             for o in terms.orders
         ],
         "apps": [[a.id, a.name] for a in terms.apps],
@@ -303,8 +306,8 @@ def _terms_from_json(terms: dict) -> PolicyTerms:  # type: ignore[type-arg]
         tuple(terms["allowed_networks"]),
         tuple(GroupEntry(name, tuple(networks)) for name, networks in terms["groups"]),
         tuple(
-            OrderEntry(id_, en, fr, Basis(basis), effective, FOREVER if expires is None else expires)
-            for id_, en, fr, basis, effective, expires in terms["orders"]
+            OrderEntry(id_, en, fr, Basis(basis), tuple((b, FOREVER if e is None else e) for b, e in spans))
+            for id_, en, fr, basis, spans in terms["orders"]
         ),
         tuple(AppEntry(id_, name) for id_, name in terms["apps"]),
         tuple(EnforcementEntry(o, tuple(gs), Mode(m), Action(a)) for o, gs, m, a in terms["enforcements"]),

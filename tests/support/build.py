@@ -214,7 +214,7 @@ def terms_and_names(
         allowed_networks=("192.0.2.0/24", "2001:db8::/32"),
         groups=tuple(GroupEntry(name, networks) for name, networks in groups.items()),
         orders=tuple(
-            OrderEntry(ban.order, f"{ban.order} (en)", f"{ban.order} (fr)", ban.basis, ban.effective, ban.expires)
+            OrderEntry(ban.order, f"{ban.order} (en)", f"{ban.order} (fr)", ban.basis, ((ban.effective, ban.expires),))
             for ban in listed
         ),
         apps=tuple(AppEntry(ban.app, ban.app.title()) for ban in listed),

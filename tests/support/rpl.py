@@ -336,7 +336,7 @@ class Play:
                 )
             elif what.startswith("ede="):
                 codes = [str(int(o.code)) for o in found.options if isinstance(o, dns.edns.EDEOption)]
-                self._equal("EDE", codes, [] if what == "ede=none" else [what.removeprefix("ede=")])
+                self._equal("EDE", codes, [] if what == "ede=none" else what.removeprefix("ede=").split(","))
             elif what != "ttl":
                 raise ValueError(f"MATCH {what} is not of the format")
 

@@ -189,10 +189,10 @@ def test_cells_of_all_workers_are_merged(settings: RecorderSettings) -> None:
 def test_the_supervisors_file_is_exposed(settings: RecorderSettings) -> None:
     """Orders are in force from their time to their end; documents have an age."""
     orders = [
-        {"id": "past", "mode": "enforce", "in_force_from": AT},
-        {"id": "future", "mode": "enforce", "in_force_from": 9e9},
-        {"id": "over", "mode": "observe", "in_force_from": AT, "in_force_until": AT + 1},
-        {"id": "revoked", "mode": "enforce", "in_force_from": None},
+        {"id": "past", "mode": "enforce", "spans": [[AT, None]]},
+        {"id": "future", "mode": "enforce", "spans": [[9e9, None]]},
+        {"id": "over", "mode": "observe", "spans": [[AT, AT + 1]]},
+        {"id": "revoked", "mode": "enforce", "spans": []},
     ]
     told = {
         "generation": 7, "digest": "abc", "loaded_at": AT, "orders": orders, "lists": {"chat": AT}, "workers": 2,

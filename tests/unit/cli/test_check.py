@@ -78,7 +78,7 @@ def test_a_plain_configuration_has_no_warnings(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "orders", "at", "warning"),
     [
-        ("", "[{order: ban, groups: [everyone]}]", AT_2002, "order ban ended at 2001-01-01T00:00:00+00:00"),
+        ("", "[{order: ban, groups: [everyone]}]", AT_2002, "order ban is expired since 2001-01-01T00:00:00"),
         (
             "groups: [{name: everyone, networks: ['10.0.0.0/8', '203.0.113.0/24']}]",
             "[{order: ban, groups: [everyone]}]",
@@ -134,6 +134,6 @@ def test_what_is_left_out_is_a_note(folder: Path) -> None:
 
     assert report.warnings == ()
     assert report.notes == (
-        "order ban is described, but no line of policy.orders puts it into force",
+        "described, but put into force by no line of policy.orders: ban",
         "no order is put into force for group phones",
     )

@@ -135,7 +135,7 @@ def test_a_generation_holds_what_judging_and_reporting_need() -> None:
         "Une interdiction",
         Basis.OUTSIDE_AUTHORITY,
     )
-    assert (entry.effective, entry.expires) == (AT, datetime.fromisoformat("2031-01-01T00:00:00Z").timestamp())
+    assert entry.spans == ((AT, datetime.fromisoformat("2031-01-01T00:00:00Z").timestamp()),)
     assert [(a.id, a.name) for a in generation.terms.apps] == [("chat", "Chat")]
     assert [(g.name, g.networks) for g in generation.terms.groups] == [
         ("all", ("0.0.0.0/0",)),
@@ -152,7 +152,7 @@ def test_an_order_without_an_end_ends_never() -> None:
     """FOREVER, and so no transition after its beginning."""
     generation = compiled(documents([CHAT], [order("ban", "chat")]), terms("ban"))
 
-    assert generation.terms.orders[0].expires == FOREVER
+    assert generation.terms.orders[0].spans == ((AT, FOREVER),)
     assert (generation.next_transition(AT - 1), generation.next_transition(AT)) == (AT, FOREVER)
 
 

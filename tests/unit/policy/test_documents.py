@@ -2,17 +2,21 @@
 
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from resolver.policy.documents import (
+    Act,
+    ActKind,
     App,
     Basis,
     Confidence,
     Match,
     Order,
+    OrderState,
     Purpose,
     Use,
     parse_date,
@@ -59,6 +63,22 @@ def domain_line(**changes: str) -> str:
         "sources": "[EX]",
     }
     return "  - {" + ", ".join(f"{key}: {fact}" for key, fact in (facts | changes).items()) + "}\n"
+
+
+def with_acts(*acts: str, order: str = ORDER) -> str:
+    """The order with acts written as `kind day by`; each at midnight UTC."""
+    lines = [
+        f"  - {{act: {kind}, at: {day}T00:00:00Z, by: {by}}}\n" for kind, day, by in (act.split(" ", 2) for act in acts)
+    ]
+    return order + "acts:\n" + "".join(lines)
+
+
+def days(order: Order) -> list[tuple[str, str | None]]:
+    """The intervals in which an order acts, as days of UTC."""
+    return [
+        (begin.astimezone(UTC).date().isoformat(), end and end.astimezone(UTC).date().isoformat())
+        for begin, end in order.in_force()
+    ]
 
 
 def refusal_of(parse: Callable[[object], object], written: object) -> str | None:
@@ -281,6 +301,205 @@ def test_an_order_that_makes_no_sense_is_refused_at_the_place(line: str, replace
     found = order_problems(ORDER.replace(line, replacement))
 
     assert any(problem.startswith(expected) for problem in found), found
+
+
+@pytest.mark.parametrize(
+    ("acts", "expires", "expected"),
+    [
+        ([], "", [("2030-01-01", None)]),
+        ([], "2031-01-01", [("2030-01-01", "2031-01-01")]),
+        (["suspended 2030-03-01 Court"], "", [("2030-01-01", "2030-03-01")]),
+        (
+            ["suspended 2030-03-01 Court", "resumed 2030-04-01 Court"],
+            "",
+            [("2030-01-01", "2030-03-01"), ("2030-04-01", None)],
+        ),
+        (
+            ["suspended 2030-03-01 Court", "resumed 2030-04-01 Court", "revoked 2030-05-01 Minister"],
+            "",
+            [("2030-01-01", "2030-03-01"), ("2030-04-01", "2030-05-01")],
+        ),
+        (["superseded 2030-06-01 yy-2030"], "2031-01-01", [("2030-01-01", "2030-06-01")]),
+        (["revoked 2032-06-01 Minister"], "2031-01-01", [("2030-01-01", "2031-01-01")]),
+        (["suspended 2030-03-01 Court", "resumed 2031-04-01 Court"], "2031-01-01", [("2030-01-01", "2030-03-01")]),
+        # Before it is effective:
+        (["suspended 2029-12-15 Court", "revoked 2030-05-01 Minister"], "", []),
+        (["suspended 2029-12-15 Court", "resumed 2029-12-20 Court"], "", [("2030-01-01", None)]),
+        (["suspended 2029-12-15 Court", "resumed 2030-02-01 Court"], "", [("2030-02-01", None)]),
+        # Two courts; it acts again when nothing stops it any more.
+        (
+            ["suspended 2030-03-01 Court", "suspended 2030-03-15 Second court", "resumed 2030-04-01 Court"],
+            "",
+            [("2030-01-01", "2030-03-01"), ("2030-04-01", None)],
+        ),
+    ],
+)
+def test_an_order_acts_from_its_beginning_to_its_end_but_for_suspensions(
+    acts: list[str], expires: str, expected: list[tuple[str, str | None]]
+) -> None:
+    """Half-open intervals, in order of time."""
+    text = with_acts(*acts) if acts else ORDER
+    text += f"expires: {expires}T00:00:00Z\n" if expires else ""
+
+    assert days(read(text, "o.yaml", Order)) == expected
+
+
+@pytest.mark.parametrize(
+    ("day", "expected"),
+    [
+        ("2029-11-01", OrderState.ANNOUNCED),
+        ("2029-12-31", OrderState.ANNOUNCED),
+        ("2030-01-02", OrderState.IN_FORCE),
+        ("2030-03-01", OrderState.SUSPENDED),
+        ("2030-04-01", OrderState.IN_FORCE),
+        ("2030-05-01", OrderState.REVOKED),
+        ("2039-01-01", OrderState.REVOKED),
+    ],
+)
+def test_an_order_has_one_state_at_a_time(day: str, expected: OrderState) -> None:
+    """An act counts from its instant on; what was revoked does not expire later."""
+    text = with_acts("suspended 2030-03-01 Court", "resumed 2030-04-01 Court", "revoked 2030-05-01 Minister")
+    order = read(text + "expires: 2031-01-01T00:00:00Z\n", "o.yaml", Order)
+
+    assert order.state(datetime.fromisoformat(day + "T00:00:00+00:00").timestamp()) is expected
+
+
+@pytest.mark.parametrize(
+    ("acts", "expires", "day", "expected"),
+    [
+        (["suspended 2029-12-15 Court"], "", "2029-12-16", OrderState.SUSPENDED),
+        (["superseded 2030-05-01 yy-2030"], "", "2030-06-01", OrderState.SUPERSEDED),
+        (["suspended 2030-05-01 Court"], "2031-01-01", "2031-01-01", OrderState.EXPIRED),
+        (["revoked 2031-01-01 Minister"], "2031-01-01", "2031-01-01", OrderState.EXPIRED),
+        (["revoked 2032-01-01 Minister"], "2031-01-01", "2033-01-01", OrderState.EXPIRED),
+    ],
+)
+def test_what_ended_an_order_first_stays_its_state(
+    acts: list[str], expires: str, day: str, expected: OrderState
+) -> None:
+    """And one that is stopped before it begins is suspended, not announced."""
+    text = with_acts(*acts) + (f"expires: {expires}T00:00:00Z\n" if expires else "")
+
+    order = read(text, "o.yaml", Order)
+
+    assert order.state(datetime.fromisoformat(day + "T00:00:00+00:00").timestamp()) is expected
+
+
+def test_an_act_says_who_and_where_it_was_read() -> None:
+    """As the file says it; the citation may be left out."""
+    cited = "{title: Stay, publisher: Gazette, url: 'https://www.example.org/stay', read: primary}"
+    line = f"acts: [{{act: suspended, at: 2030-03-01T09:00:00-05:00, by: Federal Court, citation: {cited}}}]\n"
+
+    (act,) = read(ORDER + line, "o.yaml", Order).acts
+
+    assert (act.act, act.at, act.by) == (ActKind.SUSPENDED, datetime(2030, 3, 1, 14, tzinfo=UTC), "Federal Court")
+    assert act.citation is not None
+    assert act.citation.publisher == "Gazette"
+
+
+@pytest.mark.parametrize(
+    ("acts", "expected"),
+    [
+        (
+            ["suspended 2029-11-30 Court"],
+            "o.yaml:15:26: the order was announced on 2029-12-01 only; write an instant on",
+        ),
+        (
+            ["resumed 2030-03-01 Court"],
+            "o.yaml:15:11: the order is not suspended here; write the act that suspended it",
+        ),
+        (
+            ["suspended 2030-03-01 C", "resumed 2030-04-01 C", "resumed 2030-05-01 C"],
+            "o.yaml:17:11: the order is not suspended here",
+        ),
+        (
+            ["suspended 2030-03-01 C", "resumed 2030-02-01 C"],
+            "o.yaml:16:24: this is not later than the act before it; write the acts in order of time",
+        ),
+        (["suspended 2030-03-01 C", "resumed 2030-03-01 C"], "o.yaml:16:24: this is not later than the act before it"),
+        (
+            ["revoked 2030-03-01 M", "suspended 2030-04-01 C"],
+            "o.yaml:16:11: nothing happens to an order that was revoked before; delete this act, or that one",
+        ),
+        (
+            ["superseded 2030-03-01 yy-2030", "revoked 2030-04-01 M"],
+            "o.yaml:16:11: nothing happens to an order that was superseded before",
+        ),
+        (["superseded 2030-03-01 xx-2030"], "o.yaml:15:53: this is the order itself; write the id of the order that"),
+        (["superseded 2030-03-01 Direction 2"], 'o.yaml:15:53: "Direction 2" is not an id; write the id of the order'),
+        (["supended 2030-03-01 Court"], 'o.yaml:15:11: "supended" is unknown here; did you mean "suspended"?'),
+        (["suspended 2030-02-30 Court"], 'o.yaml:15:26: "2030-02-30T00:00:00Z" is not an instant'),
+    ],
+)
+def test_acts_that_cannot_have_happened_are_told_at_their_place(acts: list[str], expected: str) -> None:
+    """One mistake, one message: what follows from it is not told too."""
+    found = order_problems(with_acts(*acts))
+
+    assert [problem for problem in found if problem.startswith(expected)] == found
+    assert len(found) == 1
+
+
+def test_an_act_of_an_unknown_kind_does_not_hide_others() -> None:
+    """A wrong kind may be a suspension: what is resumed after it is not told."""
+    found = order_problems(with_acts("halted 2030-03-01 C", "resumed 2030-04-01 C", "resumed 2030-03-15 C"))
+
+    assert [problem.split(": ")[0] for problem in found] == ["o.yaml:15:11", "o.yaml:17:11", "o.yaml:17:24"]
+
+
+EFFECTIVE = datetime(2030, 1, 1, 5, tzinfo=UTC)
+
+
+@st.composite
+def lives(draw: st.DrawFn) -> Order:
+    """An order with any life that makes sense: suspended and resumed, perhaps ended, perhaps expiring."""
+    hours = draw(st.lists(st.integers(-500, 500), unique=True, max_size=8).map(sorted))
+    acts = [
+        Act(
+            act=draw(st.sampled_from([ActKind.SUSPENDED, ActKind.RESUMED])),
+            at=(EFFECTIVE + timedelta(hours=hour)).isoformat(),
+            by="Court",
+        )
+        for hour in hours
+    ]
+    if acts and draw(st.booleans()):
+        acts[-1] = acts[-1].model_copy(update={"act": draw(st.sampled_from([ActKind.REVOKED, ActKind.SUPERSEDED]))})
+    expires = draw(st.none() | st.integers(1, 500).map(lambda hour: EFFECTIVE + timedelta(hours=hour)))
+    return read(ORDER, "o.yaml", Order).model_copy(update={"acts": tuple(acts), "expires": expires})
+
+
+def acts_at(order: Order, moment: datetime) -> bool:
+    return any(begin <= moment and (end is None or moment < end) for begin, end in order.in_force())
+
+
+@given(lives())
+def test_intervals_in_force_are_disjoint_and_in_order(order: Order) -> None:
+    """None is empty, each begins after the one before it ended, and none begins before the order does."""
+    bounds = [bound for interval in order.in_force() for bound in interval]
+
+    assert all(bound is not None for bound in bounds[:-1])
+    closed = [bound for bound in bounds if bound is not None]
+    assert all(earlier < later for earlier, later in pairwise(closed))
+    assert all(bound >= order.effective for bound in closed[:1])
+
+
+@given(lives(), st.integers(-600, 600))
+def test_an_order_is_in_force_exactly_within_its_intervals(order: Order, hour: int) -> None:
+    """The two ways to ask agree at every moment, bounds included."""
+    moment = EFFECTIVE + timedelta(hours=hour)
+
+    assert (order.state(moment.timestamp()) is OrderState.IN_FORCE) == acts_at(order, moment)
+
+
+@given(lives(), st.integers(-500, 500))
+def test_a_further_suspension_never_adds_time_in_force(order: Order, hour: int) -> None:
+    """Wherever it is put before the order's end; hours are looked at one by one."""
+    at = EFFECTIVE + timedelta(hours=hour, minutes=30)
+    further = Act(act="suspended", at=at.isoformat(), by="Second court")
+    more = order.model_copy(update={"acts": tuple(sorted((*order.acts, further), key=lambda act: act.at))})
+
+    hours = [EFFECTIVE + timedelta(hours=h, minutes=m) for h in range(-2, 520) for m in (0, 45)]
+
+    assert [moment for moment in hours if acts_at(more, moment) and not acts_at(order, moment)] == []
 
 
 @given(st.datetimes(datetime(1971, 1, 1), datetime(9998, 12, 31)), st.integers(-1439, 1439))

@@ -154,7 +154,7 @@ AFTER = datetime(2031, 1, 1, 5, tzinfo=UTC).timestamp()
     ("name", "client", "at", "reasons"),
     [
         ("chat.example", PHONE, BEFORE, [("chat.example", "ban", Reason.NOT_YET)]),
-        ("chat.example", PHONE, AFTER, [("chat.example", "ban", Reason.EXPIRED)]),
+        ("chat.example", PHONE, AFTER, [("chat.example", "ban", Reason.ENDED)]),
         ("chat.example", LAPTOP, DURING, [("chat.example", "ban", Reason.OTHER_GROUP)]),
         ("a.pay.example", PHONE, DURING, [("pay.example", "", Reason.EXACT)]),
         ("maybe.example", PHONE, DURING, [("maybe.example", "ban", Reason.CONFIDENCE)]),

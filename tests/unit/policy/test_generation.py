@@ -219,7 +219,7 @@ def test_a_table_without_an_empty_slot_is_refused() -> None:
 def test_another_version_is_told_what_to_do() -> None:
     """The message names the mend."""
     with pytest.raises(GenerationError, match="compile it again with `interdict reload`"):
-        opened(OCTETS.replace(b"GENERATION 1", b"GENERATION 9"))
+        opened(OCTETS.replace(b"GENERATION 2", b"GENERATION 9"))
 
 
 # ---- clients --------------------------------------------------------------------------------------------------------
