@@ -149,17 +149,22 @@ def test_a_killed_recorder_comes_back_and_nothing_is_stored_twice(server: Server
     """Answers never wait for evidence, and evidence is exact however often its writer dies."""
     with Load(server.port, banned_names()) as load:
         for _ in range(3):
-            recorder = wait_until("a recorder", lambda: server.pids()["recorder"])
-            stored = len(server.hits())
-            wait_until("hits are being stored", lambda: len(server.hits()) > stored)
-            os.kill(recorder, signal.SIGKILL)
-            wait_until("a new recorder", lambda: server.pids()["recorder"] not in (0, recorder))
+            replace_recorder(server)
     names = wait_until("all are stored", lambda: stored_all(server, set(load.answered)))
 
     assert load.lost == []
     assert names == Counter(load.answered.keys())
     assert server.stop() == 0
     assert Counter(line["qname"] for line in server.lines()) == names
+
+
+def replace_recorder(server: Server) -> None:
+    """Kill the recorder while it stores, and wait for its successor."""
+    recorder = wait_until("a recorder", lambda: server.pids()["recorder"])
+    stored = len(server.hits())
+    wait_until("hits are being stored", lambda: len(server.hits()) > stored)
+    os.kill(recorder, signal.SIGKILL)
+    wait_until("a new recorder", lambda: server.pids()["recorder"] not in (0, recorder))
 
 
 def test_a_killed_server_loses_no_hit_that_was_answered(server: Server) -> None:

@@ -88,7 +88,7 @@ def noise(seed: int, count: int) -> list[bytes]:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_octets_over_udp_are_survived(running: Server, seed: int) -> None:
-    """Every reply is a response to something that was sent; responses get none; nothing is larger than a reply may be."""
+    """Every reply is a response to a query that was sent; responses get none; nothing is larger than it may be."""
     for start in range(0, 600, 30):
         packets = noise(1000 * seed + start, 30)
         replies = said_over_udp(running, packets)
@@ -138,7 +138,7 @@ def mirrored(query: bytes) -> bytes:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_an_upstream_that_sends_noise_is_ignored(make_server: Callable[..., Server], seed: int) -> None:
-    """Its replies with octets changed never reach a client as an answer that is not well formed, and nothing dies of them."""
+    """What is not well formed never reaches a client as an answer, and nothing dies of it."""
     chance = random.Random(seed)
 
     def react(query: bytes) -> bytes:

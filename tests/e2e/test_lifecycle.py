@@ -220,7 +220,7 @@ def test_a_reload_without_a_change_keeps_the_generation(server: Server) -> None:
 
 
 def test_a_broken_document_does_not_end_what_is_in_force(server: Server) -> None:
-    """Reload says what is wrong and where; the old generation stays, through the death of a worker too; then it is mended."""
+    """Reload says what is wrong and where; the old generation stays, through a worker's death too; then it is right."""
     server.start()
     good = (server.documents / "orders" / "order-1.yaml").read_text()
     (server.documents / "orders" / "order-1.yaml").write_text(good.replace('"high"', '"hihg"'))
@@ -317,7 +317,7 @@ def test_nonsense_on_the_control_socket_is_survived(server: Server, octets: byte
 
 
 def test_an_order_begins_at_its_moment_without_a_restart(server: Server) -> None:
-    """Announced before, it acts on every worker from its second on, although cache and memo are warm with the answer."""
+    """It acts on every worker from its second on, although cache and memo are warm with the answer."""
     moment = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=5)
     server.ban("order-2", "later-app.ca", effective=moment.isoformat())
     server.start()

@@ -13,7 +13,7 @@
     ENTRY_END
     RANGE_END
     STEP 10 QUERY [ADDRESS 198.51.100.7]     flags in REPLY (RD AD CD DO, NOEDNS, SIZE=512), TCP in MATCH
-    STEP 20 CHECK_ANSWER                     MATCH rcode flags question answer authority ttl ede=16 (all: the first five)
+    STEP 20 CHECK_ANSWER                     MATCH rcode flags question answer authority (these: all) ttl ede=16,13
     STEP 30 CHECK_SILENCE
     STEP 40 TIME_PASSES ELAPSE 60
     STEP 50 CHECK_ASKED 1                    how many questions went to upstreams so far
@@ -364,8 +364,9 @@ def _flags(bits: int) -> str:
 
 
 def _texts(rrsets: list[dns.rrset.RRset], with_ttl: bool) -> list[tuple[object, ...]]:
-    return sorted(
-        (rrset.name.to_text().lower(), dns.rdatatype.to_text(rrset.rdtype), rr.to_text().lower(), *([rrset.ttl] if with_ttl else []))
+    told = [
+        (rrset.name.to_text().lower(), dns.rdatatype.to_text(rrset.rdtype), rr.to_text().lower(), rrset.ttl)
         for rrset in rrsets
         for rr in rrset
-    )  # fmt: skip
+    ]
+    return sorted(told if with_ttl else [line[:3] for line in told])

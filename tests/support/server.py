@@ -23,7 +23,6 @@ from resolver.app import control
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0  # seconds after which a condition that has not come true fails the test
-EVERYWHERE = ["127.0.0.0/8", "::1/128"]
 
 
 def wait_until(what: str, get: Callable[[], T]) -> T:
@@ -57,12 +56,10 @@ def free_port() -> int:
 
 def order(id_: str, *names: str, effective: str = "2020-01-01T00:00:00Z") -> tuple[dict[str, Any], dict[str, Any]]:
     """(an app of some names, an order that forbids it), as documents."""
+    constant = {"match": "suffix", "purpose": "core", "confidence": "high", "use": "block", "sources": ["EX"]}
     app = {
         "id": f"app-{id_}", "names": [f"App {id_}"], "vendor": "Example Corp.",
-        "domains": [
-            {"name": name, "match": "suffix", "purpose": "core", "confidence": "high", "use": "block", "sources": ["EX"]}
-            for name in names
-        ],
+        "domains": [{"name": name, **constant} for name in names],
     }  # fmt: skip
     text = {"en": "A ban", "fr": "Une interdiction"}
     citation = {"title": "Ban", "publisher": "Gazette", "url": "https://www.example.org/ban", "read": "primary"}

@@ -182,7 +182,7 @@ def test_a_folder_that_can_not_be_made_is_told(tmp_path: Path) -> None:
     """With the option that mends it."""
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(SettingsError, match="can not make the folder .*; set `state_dir`"):
+    with pytest.raises(SettingsError, match=r"can not make the folder .*; set `state_dir`"):
         StatePaths(tmp_path / "file" / "state").make()
 
 

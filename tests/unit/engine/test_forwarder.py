@@ -134,7 +134,7 @@ def test_when_one_upstream_fails_the_next_one_answers(broken: React) -> None:
 
 
 def test_an_upstream_that_fails_three_times_rests_and_is_tried_again() -> None:
-    """While it rests only the other one is asked; afterwards one question tries it, and one good reply ends its rest."""
+    """While it rests only the other one is asked; afterwards one question tries it; one good reply ends its rest."""
     bench = Bench(silent, GOOD)
     names_asked = [names.from_text(f"n{n}.example.org") for n in range(20)]
 
@@ -439,7 +439,7 @@ def test_what_happened_is_reported() -> None:
 
 
 def test_a_question_goes_out_with_its_own_id_and_recursion_desired() -> None:
-    """The query an upstream sees: RD, AD to say that we read it (RFC 6840 §5.7), EDNS with a size that crosses any path."""
+    """RD, AD to say that we read it (RFC 6840 §5.7), and EDNS with a size that crosses any path."""
     bench = Bench(GOOD)
 
     bench.once()
