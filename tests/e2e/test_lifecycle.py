@@ -177,6 +177,25 @@ def check_account(server: Server, account: pwd.struct_passwd) -> None:
     assert rcode_of(server, "new-app.ca") == "NXDOMAIN"
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can change to another account")
+def test_documents_that_the_account_may_not_read_end_nothing(upstream: tuple[str, int]) -> None:
+    """The first policy is root's reading; a reload says what can not be read, and the server goes on."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        server = Server(Path(folder), [upstream], user="nobody")
+        server.ban("order-1", "banned-app.ca")
+        server.documents.chmod(0o700)
+        try:
+            server.start()
+            said = server.ask_control("reload")
+            assert said["ok"] is False
+            assert said["problems"]
+            assert rcode_of(server, "banned-app.ca") == "NXDOMAIN"
+            assert "Traceback" not in server.said()
+        finally:
+            server.end()
+
+
 # ---- reload ---------------------------------------------------------------------------------------------------------
 
 

@@ -35,7 +35,8 @@ CELLS = {
 STATUS = Status(
     generation=14, digest="abc", orders_in_force={"order-1": True, "order-2": False},
     list_ages={"apps/chat.yaml": 60.5}, stored={"sqlite": 15, "jsonl": 16}, store_errors=17, spool_octets=18,
-    spool_damage={"torn": 19}, workers=2, restarts=20, reload_ok=False, reload_at=1_700_000_001.0, version="1.0", hot="plain", python="3.11.0",
+    spool_damage={"torn": 19}, workers=2, restarts=20, reload_ok=False, reload_at=1_700_000_001.0,
+    version="1.0", hot="plain", python="3.11.0",
 )  # fmt: skip
 
 
