@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Annotated, Any, Literal, get_args
 
@@ -246,6 +247,10 @@ class AppliedOrder(Document):
     groups: tuple[GroupName, ...] = Field(min_length=1, description="For whom.", examples=[["everyone"]])
     mode: Mode = _option("enforce", "enforce, or observe: only log what would have been withheld.")
     action: Action = _option("nxdomain", "What clients get in place of the answer.")
+    since: documents.Instant | None = _option(
+        None, "This line counts from then on, if the order acts; null for at once. With offset from UTC."
+    )
+    until: documents.Instant | None = _option(None, "This line counts until then; null for as long as the order acts.")
 
 
 class Sinkhole(Document):
@@ -421,9 +426,12 @@ def _repeated_groups(groups: list[object]) -> Iterator[tuple[KeyPath, str]]:
 def _misapplied_orders(policy: object, groups: set[object]) -> Iterator[tuple[KeyPath, str]]:
     are_written = isinstance(policy, dict) and "orders" in policy
     has_sinkhole = any(items(value(policy, "sinkhole"), family) for family in ("ipv4", "ipv6"))
-    seen: set[tuple[object, str]] = set()
+    seen: dict[tuple[str, str], list[tuple[datetime, datetime]]] = {}
     for i, applied in enumerate(_list(_written(Policy, policy, "orders"))):
         order = value(applied, "order")
+        window = _window(applied)
+        if window[1] <= window[0]:
+            yield ("policy", "orders", i, "until"), "the line ends before it begins; write an instant after `since`"
         for j, group in enumerate(items(applied, "groups")):
             if not isinstance(group, str):
                 continue
@@ -436,12 +444,24 @@ def _misapplied_orders(policy: object, groups: set[object]) -> Iterator[tuple[Ke
                     ("groups",),
                     f"order {order} is in force for group {shown(group)} by default, which is missing; {mend}",
                 )
-            if isinstance(order, str) and (order, group) in seen:
-                yield place, f"order {order} is in force for group {shown(group)} already; keep one of the two"
-            seen.add((order if isinstance(order, str) else None, group))
+            if isinstance(order, str):
+                held = seen.setdefault((order, group), [])
+                if any(begin < window[1] and window[0] < end for begin, end in held):
+                    mend = "keep one of the two, or end one (until) where the other begins (since)"
+                    yield place, f"order {order} is in force for group {shown(group)} already; {mend}"
+                held.append(window)
         if value(applied, "action") == Action.SINKHOLE.value and not has_sinkhole:
             mend = "write policy.sinkhole.ipv4 or ipv6, such as sinkhole: {ipv4: [192.0.2.80]}"
             yield ("policy", "orders", i, "action"), f"sinkhole needs an address to answer; {mend}"
+
+
+def _window(applied: object) -> tuple[datetime, datetime]:
+    """From when until when a line of policy.orders counts; what is not written, or wrong, is without bound."""
+    bounds = {"since": datetime.min.replace(tzinfo=UTC), "until": datetime.max.replace(tzinfo=UTC)}
+    for key in bounds:
+        with suppress(ValueError):
+            bounds[key] = documents.parse_instant(value(applied, key))
+    return bounds["since"], bounds["until"]
 
 
 # ---- reading and describing -----------------------------------------------------------------------------------------

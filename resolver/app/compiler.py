@@ -16,7 +16,7 @@ from resolver.config import Config
 from resolver.feeds.files import read_documents, shipped
 from resolver.policy.compile import Enforcement, PolicySettings, compile_generation
 from resolver.policy.documents import Documents
-from resolver.policy.generation import Generation, GenerationError, GroupEntry, PolicyTerms
+from resolver.policy.generation import FOREVER, Generation, GenerationError, GroupEntry, PolicyTerms
 from resolver.policy.source import PolicyError, Problem, did_you_mean, read_page, shown
 
 KEPT_GENERATIONS = 20
@@ -83,7 +83,17 @@ def policy_settings(config: Config) -> PolicySettings:
     return PolicySettings(
         allowed_networks=tuple(str(network) for network in config.allowed_networks),
         groups=tuple(GroupEntry(group.name, tuple(str(n) for n in group.networks)) for group in config.groups),
-        enforcements=tuple(Enforcement(e.order, tuple(e.groups), e.mode, e.action) for e in config.policy.orders),
+        enforcements=tuple(
+            Enforcement(
+                line.order,
+                tuple(line.groups),
+                line.mode,
+                line.action,
+                line.since.timestamp() if line.since is not None else -FOREVER,
+                line.until.timestamp() if line.until is not None else FOREVER,
+            )
+            for line in config.policy.orders
+        ),
         block_ttl=int(config.policy.block_ttl),
         sinkhole_ipv4=tuple(str(address) for address in config.policy.sinkhole.ipv4),
         sinkhole_ipv6=tuple(str(address) for address in config.policy.sinkhole.ipv6),

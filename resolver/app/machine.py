@@ -182,6 +182,17 @@ def account(name: str) -> tuple[int, int]:
     return found.pw_uid, found.pw_gid
 
 
+def drop_privileges(uid: int, gid: int, state: Path) -> None:
+    """Become an account; the state folder becomes its own. Nothing that takes privileges is left to do."""
+    if os.getuid() == uid:
+        return
+    for path in (state, *state.rglob("*")):
+        os.chown(path, uid, gid, follow_symlinks=False)
+    os.setgroups([gid])
+    os.setgid(gid)
+    os.setuid(uid)
+
+
 def raise_file_limit() -> None:
     """As many open files as the system lets us have: connections and upstream sockets are files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -223,9 +234,8 @@ def _system_resolvers() -> list[str]:
     for line in lines:
         words = line.split()
         if len(words) >= 2 and words[0] == "nameserver":
-            host = words[1].partition("%")[0]
             try:
-                found.append(str(ip_address(host)))
+                found.append(str(ip_address(words[1])))  # with its scope, where it is a link-local one (fe80::1%eth0)
             except ValueError:
                 continue
     return found

@@ -27,10 +27,10 @@ def policy_status(path: Path, config: Config, workers: int, restarts: int) -> di
     orders = []
     for entry in terms.enforcements:
         order = terms.orders[entry.order]
-        # The span that matters now: the one it is in, else the next, else the last; none for an order that never acts.
-        begin, end = next(
-            (span for span in order.spans if at < span[1]), order.spans[-1] if order.spans else (0.0, 0.0)
-        )
+        clipped = ((max(begin, entry.since), min(end, entry.until)) for begin, end in order.spans)
+        spans = [(begin, end) for begin, end in clipped if begin < end]
+        # The span that matters now: the one it is in, else the next, else the last; none for a line that never acts.
+        begin, end = next((span for span in spans if at < span[1]), spans[-1] if spans else (0.0, 0.0))
         orders.append(
             {
                 "id": order.id,
@@ -40,8 +40,8 @@ def policy_status(path: Path, config: Config, workers: int, restarts: int) -> di
                 "groups": [terms.groups[group].name for group in entry.groups],
                 "in_force_from": begin,
                 "in_force_until": None if end == FOREVER else end,
-                "in_force": order.is_in_force(at),
-                "spans": [[begin, None if end == FOREVER else end] for begin, end in order.spans],
+                "in_force": any(begin <= at < end for begin, end in spans),
+                "spans": [[begin, None if end == FOREVER else end] for begin, end in spans],
             }
         )
     return {

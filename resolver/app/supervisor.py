@@ -38,6 +38,7 @@ STEADY_SECONDS = 10.0  # a process that ran so long is forgiven its earlier deat
 STOP_SECONDS = 12.0  # for workers to drain; then they are killed
 RECORDER_STOP_SECONDS = recorder.STOP_S + 5.0  # for the recorder to store what is spooled
 ACK_SECONDS = 10.0
+COMPILE_SECONDS = 600.0  # a compile that takes longer hangs, on a dead file system say
 START_SECONDS = 30.0
 _log = logging.getLogger("interdict")
 
@@ -77,6 +78,7 @@ class _Reload:
 
     pid: int
     pipe: int
+    kill_at: float
     said: bytes = b""
     askers: list[socket.socket] = field(default_factory=list)
     path: Path | None = None
@@ -168,8 +170,15 @@ class Supervisor:
             old.unlink()
         self._control = control.listen(self._paths.run)
         if owner is not None:
-            self._drop_privileges(*owner)
-        self._write_status()
+            machine.drop_privileges(*owner, self._paths.root)
+        try:
+            self._write_status()
+        except OSError as error:
+            self._release()
+            raise StartError(
+                f"account {config.user} has no permission for {error.filename}; let it enter the folders above, or set "
+                "`state_dir`"
+            ) from None
         self._catch_signals()
         self._selector.register(self._control, selectors.EVENT_READ, self._on_asker)
 
@@ -195,16 +204,6 @@ class Supervisor:
         if self._metrics is not None:
             self._metrics.close()
         os.close(self._lock)
-
-    def _drop_privileges(self, uid: int, gid: int) -> None:
-        """Become the configured account; the state folder becomes its own. Nothing privileged is left to do."""
-        if os.getuid() == uid:
-            return
-        for folder in (self._paths.root, *self._paths.root.rglob("*")):
-            os.chown(folder, uid, gid, follow_symlinks=False)
-        os.setgroups([gid])
-        os.setgid(gid)
-        os.setuid(uid)
 
     def _catch_signals(self) -> None:
         reader, writer = os.pipe()
@@ -313,8 +312,8 @@ class Supervisor:
         """Seconds until something is due by itself."""
         now = time.monotonic()
         due = [child.again_at - now for child in self._children() if child.again_at]
-        if self._reload is not None and self._reload.told_at:
-            due.append(self._reload.told_at + ACK_SECONDS - now)
+        if self._reload is not None:
+            due.append((self._reload.told_at + ACK_SECONDS if self._reload.told_at else self._reload.kill_at) - now)
         return max(0.0, min([*due, 60.0]))
 
     def _step(self, pause: float) -> None:
@@ -330,6 +329,10 @@ class Supervisor:
                 self._write_status()
         if self._reload is not None and self._reload.told_at and self._reload.told_at + ACK_SECONDS <= now:
             self._finish_reload()
+        elif self._reload is not None and not self._reload.told_at and self._reload.kill_at <= now:
+            self._reload.kill_at = now + COMPILE_SECONDS
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._reload.pid, signal.SIGKILL)  # the end of its pipe tells the rest
 
     def _children(self) -> list[_Child]:
         return [*self._workers, *([self._recorder] if self._recorder is not None else [])]
@@ -374,6 +377,9 @@ class Supervisor:
             self._selector.unregister(worker.channel)
             worker.channel.close()
             worker.channel = None
+            if worker.pid:  # one that hung up and lives would go on with an old policy
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(worker.pid, signal.SIGTERM)
 
     def _on_worker(self, worker: _Worker) -> None:
         if worker.channel is None:
@@ -408,7 +414,7 @@ class Supervisor:
             return
         pid, reader = self._fork_compiler()
         os.set_blocking(reader, False)
-        self._reload = _Reload(pid, reader, askers=list(askers))
+        self._reload = _Reload(pid, reader, time.monotonic() + COMPILE_SECONDS, askers=list(askers))
         self._selector.register(reader, selectors.EVENT_READ, self._on_compiled)
 
     def _fork_compiler(self) -> tuple[int, int]:
@@ -451,7 +457,7 @@ class Supervisor:
         try:
             said = json.loads(reload.said)
         except ValueError:
-            said = {"problems": ["the compiler ended without a word; its error is in the log"]}
+            said = {"problems": ["the compiler ended, or was ended after 10 minutes, without a word; see the log"]}
         if "problems" in said:
             for problem in said["problems"]:
                 _log.error("reload: %s", problem)

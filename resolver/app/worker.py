@@ -206,6 +206,7 @@ class Worker:
         self._spooled_cell = self._cells.index("hits_spooled")
         self._lost_cell = self._cells.index("hits_lost")
         self._errors_cell = self._cells.index("internal_errors")
+        self._overloads_cell = self._cells.index("overloads")
         self._next_report = 0.0
         self._told = (0, 0)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -300,6 +301,7 @@ class Worker:
         if outcome is None:
             later(None)
         elif self._waiting >= MAX_WAITING:
+            self._cells.counts[self._overloads_cell] += 1
             later(_last_resort(packet, transport))
         else:
             self._waiting += 1

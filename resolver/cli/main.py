@@ -2,7 +2,7 @@
 
 Each verb imports what it needs when it is called, so that `serve` starts without what only the others show with.
 Answers go to standard output, whatever went wrong to standard error; a mistake of the person at the keyboard is one
-clear sentence with its mend and never a traceback.
+clear sentence with its mend and never a traceback. All verbs stand here, one after the other, hence the many lines.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from resolver import __version__
 
 if TYPE_CHECKING:
     from resolver.app.machine import StatePaths
+    from resolver.cli.export import Chosen
     from resolver.config import Config, Endpoint
     from resolver.policy.explain import Explanation
 
@@ -425,6 +426,121 @@ def _explanation(name: bytes, client: IPv4Address | IPv6Address, qtype: str, at:
     own = SpecialNames(forward, machine.node_name(config), __version__).answer(query)
     local = None if own is None else own.rcode
     return explain_query(name, number, client, at, generation, compiled.documents, local=local)
+
+
+# ---- the policy elsewhere -------------------------------------------------------------------------------------------
+
+_FORMATS = ("rpz", "bind", "unbound", "knot", "dnsmasq", "hosts", "adblock", "edl", "json")
+
+
+def _chooses_policy(verb: _F) -> _F:
+    for option in (
+        click.option(
+            "--at", metavar="TIME", callback=_parsed(_parse_moment), help="The moment, as for explain. By default now."
+        ),
+        click.option("--group", metavar="NAME", help="Whose policy; by default that of the first group."),
+        click.option(
+            "--order", "orders", metavar="ID", multiple=True,
+            help="This order, whether configured or not; by default the configured ones that are enforced.",
+        ),
+    ):  # fmt: skip
+        verb = option(verb)
+    return verb
+
+
+def _choose(orders: tuple[str, ...], group: str | None, at: float | None) -> "Chosen":
+    from resolver.cli import export
+
+    try:
+        return export.choose(*_read_config(), orders, group, time.time() if at is None else at)
+    except export.Refusal as error:
+        raise Failure(str(error)) from None
+
+
+@interdict.command("export", epilog=_EXIT_CODES)
+@_takes_config
+@click.argument("form", metavar="FORMAT", type=click.Choice(_FORMATS))
+@_chooses_policy
+@click.option("--output", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Where to write.")
+@click.option("--strict", is_flag=True, help="Exit with 1 where the format can not say all.")
+def export_(
+    form: str, orders: tuple[str, ...], group: str | None, at: float | None, output: Path | None, strict: bool
+) -> None:
+    """Write what is withheld for another resolver or filter.
+
+    FORMAT is rpz, bind, unbound, knot, dnsmasq, hosts, adblock, edl or json. A file is for one group at one moment.
+    What the format can not say stands in its comments, and on standard error.
+
+    \b
+    Examples:
+      interdict export rpz --output /etc/bind/interdict.rpz
+      interdict export unbound --order ca-tbs-2025-02-06 --strict
+    """
+    from resolver.cli.export import remarks
+    from resolver.policy.export import Format, write
+
+    written = write(_choose(orders, group, at).extract, Format(form), __version__)
+    if output is None:
+        click.echo(written.text, nl=False)
+    else:
+        try:
+            output.write_text(written.text)
+        except OSError as error:
+            raise Failure(f"can not write {output} ({error.strerror}); name another --output") from None
+    for line in remarks(written):
+        click.echo(line, err=True)
+    sys.exit(NO if strict and written.gaps else DONE)
+
+
+@interdict.command(epilog=_EXIT_CODES)
+@_takes_config
+@_speaks_json
+@click.option("--server", metavar="ADDR[:PORT]", required=True, callback=_parsed(_parse_server), help="Whom to ask.")
+@_chooses_policy
+@click.option(
+    "--reference", metavar="ADDR[:PORT]", callback=_parsed(_parse_server),
+    help="A resolver that withholds nothing: allowed names must be answered as it answers them.",
+)  # fmt: skip
+@click.option(
+    "--format", "form", type=click.Choice(_FORMATS), help="What was exported: what it could not say is announced."
+)
+@click.option("--type", "qtype", metavar="TYPE", default="A", show_default=True, help="The type to ask for.")
+@click.option("--sample", metavar="N", type=click.IntRange(1), help="Ask for N of the listed names, not for all.")
+@click.option(
+    "--time-out", metavar="SECONDS", type=click.FloatRange(0.001, 3600), default=2.0, show_default=True,
+    help="How long to wait for each reply.",
+)  # fmt: skip
+def verify_export(
+    server: "Endpoint", orders: tuple[str, ...], group: str | None, at: float | None, reference: "Endpoint | None",
+    form: str | None, qtype: str, sample: int | None, time_out: float, as_json: bool,
+) -> None:  # fmt: skip
+    """Ask another resolver whether it withholds what it should.
+
+    It is asked for each listed name, a name below it, its parent, and a name that only looks alike. Exit code 1 where
+    it differs from policy in a way that the export did not announce.
+
+    \b
+    Examples:
+      interdict verify-export --server 192.0.2.53
+      interdict verify-export --server 192.0.2.53:5353 --format dnsmasq --reference 192.0.2.1 --sample 50
+    """
+    from resolver.cli import export
+    from resolver.cli.ask import UnknownType
+    from resolver.policy.export import Format, write
+
+    chosen = _choose(orders, group, at)
+    gaps = write(chosen.extract, Format(form), __version__).gaps if form is not None else ()
+    try:
+        findings = export.verify(chosen, server, reference, gaps, qtype=qtype.upper(), count=sample, wait=time_out)
+    except UnknownType as error:
+        raise click.BadParameter(str(error), param_hint="--type") from None
+    except export.Refusal as error:
+        raise Failure(str(error)) from None
+    if as_json:
+        _print_json(export.to_json(server, findings))
+    else:
+        click.echo(export.to_text(server, findings))
+    sys.exit(NO if any(map(export.is_unannounced, findings)) else DONE)
 
 
 # ---- what goes on ---------------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ class ForwarderTerms:
 class Upstream:
     """What is known of one upstream's health."""
 
-    __slots__ = ("edns", "exchange", "failures", "rest_until", "rtt", "trust_ad")
+    __slots__ = ("edns", "exchange", "failures", "fruitless", "rest_until", "rtt", "trust_ad")
 
     def __init__(self, exchange: Exchange, trust_ad: bool) -> None:
         """Start out healthy.
@@ -99,13 +99,14 @@ class Upstream:
         self.trust_ad = trust_ad
         self.rtt = 0.0  # seconds, smoothed; 0 until measured, so that each upstream is tried once
         self.failures = 0
+        self.fruitless = 0  # replies in a row that were no answer: alive, but others are asked first
         self.rest_until = 0.0
         self.edns = True
 
     def succeeded(self, seconds: float) -> None:
         """Take in a good reply."""
         self.rtt = seconds if not self.rtt else 0.8 * self.rtt + 0.2 * seconds
-        self.failures = 0
+        self.failures = self.fruitless = 0
         self.rest_until = 0.0
 
     def failed(self, now: float) -> None:
@@ -211,6 +212,7 @@ class Forwarder:
                 if is_failure(reply.answer.rcode):
                     # It is alive, but its answer is of no use: maybe another upstream knows better.
                     failed = reply.answer
+                    upstream.fruitless += 1
                     self._counters.upstream(name, "failure", seconds)
                     continue
                 upstream.succeeded(seconds)
@@ -250,7 +252,12 @@ class Forwarder:
 
     def _by_health(self) -> list[Upstream]:
         now = self._clock.now()
-        return sorted(self.upstreams, key=lambda u: (u.rest_until > now, u.rest_until if u.rest_until > now else u.rtt))
+
+        def rank(upstream: Upstream) -> tuple[bool, bool, float]:
+            rests = upstream.rest_until > now
+            return rests, upstream.fruitless >= FAILURES_TO_REST, upstream.rest_until if rests else upstream.rtt
+
+        return sorted(self.upstreams, key=rank)
 
 
 def _knows_no_edns(reply: Reply) -> bool:

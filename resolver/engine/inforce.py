@@ -54,6 +54,8 @@ class PolicyInForce:
 
         An answer that was under way while the policy changed may be given, but not learned.
         """
+        if not self._ready_answers:
+            return None
         if view.generation is not self.generation or self._views.get(self.generation.group_of(address)) is not view:
             return None
         memo = self._memos.get(view.group)

@@ -9,6 +9,7 @@ An entry leaves when its cached answer expires, when newer ones need the room, a
 policy changes (a new generation, or an order's moment).
 """
 
+from array import array
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -33,7 +34,13 @@ SLOT_OCTETS = 4096  # room for one datagram, in and out; a query over this size 
 SOCKADDR_OCTETS = 28  # struct sockaddr_in6, the longer of the two
 CONTROL_OCTETS = 64  # room for one IP_PKTINFO or IPV6_PKTINFO message
 TAIL_OCTETS = 4096  # the most that a hit record may add (observe/record.py)
+ORDINARY_OCTETS = 512  # of a reply; nearly all are shorter
 NEVER = float("inf")
+_EARLY = 1e-6  # seconds; more than rounding can make of a sum of two clock readings
+
+
+# One object for equal prefixes, of which there are as many as lengths of hit records: it stays in the cache.
+_PREFIXES: dict[bytes, bytes] = {}
 
 
 @cython.cclass
@@ -45,7 +52,7 @@ class Ready:
     cell: cython.Py_ssize_t
     until: cython.double
     stored: cython.double
-    elapsed: cython.long
+    due: cython.double
     ttls: tuple[tuple[int, int], ...]
     hit_prefix: bytes
     hit_tail: bytes
@@ -82,10 +89,24 @@ class Ready:
         self.cell = cell
         self.until = until
         self.stored = stored
-        self.elapsed = 0
+        self.due = min(until, stored + 1 - _EARLY) if ttls else NEVER
         self.ttls = ttls
-        self.hit_prefix = hit_prefix
+        self.hit_prefix = _PREFIXES.setdefault(hit_prefix, hit_prefix)
         self.hit_tail = hit_tail
+
+    @cython.ccall
+    def turn(self, now: cython.double) -> cython.bint:
+        """Bring the reply up to date when it is due; False where it holds no longer.
+
+        The age is that of the pipeline, to the same rounding: looked at a moment too early, it is simply looked at
+        again.
+        """
+        if self.until <= now:
+            return False
+        elapsed = int(now - self.stored)
+        self.reply = age(self.first, self.ttls, elapsed)
+        self.due = min(self.until, self.stored + elapsed + 1 - _EARLY)
+        return True
 
 
 @cython.cclass
@@ -100,33 +121,41 @@ class ViewMemo:
     young: dict[bytes, Ready]
     old: dict[bytes, Ready]
     half: cython.Py_ssize_t
+    young_size: cython.Py_ssize_t
+    old_size: cython.Py_ssize_t
 
     def __init__(self, entries: int) -> None:
         """Start empty.
 
         Args:
-            entries: The most that both halves hold together.
+            entries: The most that both halves hold together, of ordinary size; see `size`.
         """
         self.young = {}
         self.old = {}
         self.half = max(1, entries // 2)
+        self.young_size = 0
+        self.old_size = 0
 
     @cython.ccall
     def put(self, key: bytes, ready: Ready) -> cython.void:
         """File an answer under the datagram it answers, less the id."""
-        if len(self.young) >= self.half and key not in self.young:
-            self.halve()
+        if key not in self.young:
+            if self.young_size >= self.half:
+                self.halve()
+            self.young_size += 1 + len(ready.first) // ORDINARY_OCTETS
         self.young[key] = ready
 
     @cython.ccall
     def halve(self) -> cython.void:
         """Let the old half go and start a new young one."""
         self.old = self.young
+        self.old_size = self.young_size
         self.young = {}
+        self.young_size = 0
 
     def size(self) -> int:
-        """How many answers are held."""
-        return len(self.young) + len(self.old)
+        """How many answers are held; one of more than `ORDINARY_OCTETS` counts as several, so memory is bounded."""
+        return self.young_size + self.old_size
 
 
 @cython.cclass
@@ -148,6 +177,7 @@ class Batch:
     slot_of: list[int]
     passed: list[int]
     hit_room: bytes
+    places: list[tuple[int, slice, slice]]
     arena_address: cython.ulonglong
     names_address: cython.ulonglong
     controls_address: cython.ulonglong
@@ -194,13 +224,23 @@ class Batch:
         self.hit_room = bytes(len(self.slot_of) * (12 + SOCKADDR_OCTETS + TAIL_OCTETS))
         # Where the address stands in a struct sockaddr_in or sockaddr_in6; the port beside it is left out of the key.
         self.key_start, self.key_octets = (8, 16) if family_is_6 else (4, 4)
+        # Of each slot: where the octets after the message id begin, the address in `names`, the whole sockaddr.
+        self.places = [
+            (
+                SLOT_OCTETS * i + 2,
+                slice(SOCKADDR_OCTETS * i + self.key_start, SOCKADDR_OCTETS * i + self.key_start + self.key_octets),
+                slice(SOCKADDR_OCTETS * i, SOCKADDR_OCTETS * (i + 1)),
+            )
+            for i in range(len(self.slot_of))
+        ]
         self.sent = 0
         self.hit_count = 0
 
-    @cython.boundscheck(False)
-    @cython.wraparound(False)
     def answer(self, sources: dict[bytes, ViewMemo], n: int, now: float, stamp: bytes) -> bytes:
         """Answer what can be answered of the first `n` slots; list the rest in `passed`.
+
+        Two bodies of the same steps, each in the idiom that is quick where it runs: memory and pointers compiled,
+        slices and iterators plain. `tests/unit/hot/test_batch_cy.py` holds them to the same octets.
 
         Args:
             sources: The memo for each client address (4 or 16 octets) whose view is known.
@@ -211,23 +251,46 @@ class Batch:
         Returns:
             The hit records of the batch, one after another.
         """
-        hits: list[bytes] = []
-        hit_count: cython.Py_ssize_t = 0
-        sent: cython.Py_ssize_t = 0
-        i: cython.Py_ssize_t
-        size: cython.Py_ssize_t
-        octets: cython.Py_ssize_t
-        base: cython.Py_ssize_t
-        name: cython.Py_ssize_t
-        elapsed: cython.long
-        memo: ViewMemo | None
-        ready: Ready | None
-        reply: bytes
-        slot_octets: cython.Py_ssize_t = SLOT_OCTETS  # as C numbers, since module globals are objects
-        sockaddr_octets: cython.Py_ssize_t = SOCKADDR_OCTETS
-        slot_of: list[int] = self.slot_of
-        passed: list[int] = []
         if cython.compiled:
+            return self._answer_compiled(sources, n, now, stamp)
+        arena, names, counts, slot_of = self.arena, self.names, self.counts, self.slot_of
+        hits: list[bytes] = []
+        passed: list[int] = []
+        lengths: list[int] = []
+        sent = 0
+        sizes = self.received[14 : 16 * n : 16].tolist()
+        for i, (start, source, peer), size in zip(range(n), self.places, sizes, strict=False):
+            memo = sources.get(names[source])
+            if memo is None:
+                passed.append(i)
+                continue
+            key = arena[start : start + size - 2]
+            ready = memo.young.get(key) or memo.old.get(key)
+            if ready is None or (ready.due <= now and not ready.turn(now)):
+                passed.append(i)
+                continue
+            reply = ready.reply
+            octets = len(reply)
+            arena[start : start + octets] = reply
+            if slot_of[sent] != i:
+                self._point(sent, i)
+            sent += 1
+            lengths.append(octets + 2)
+            counts[ready.cell] += 1
+            if ready.hit_prefix:
+                hits += (ready.hit_prefix, stamp, names[peer], ready.hit_tail)
+        self.send_vectors[1 : 2 * sent : 2] = memoryview(array("Q", lengths))
+        self.sent = sent
+        self.passed = passed
+        self.hit_count = len(hits) // 4
+        return b"".join(hits)
+
+    if cython.compiled:
+
+        @cython.boundscheck(False)
+        @cython.wraparound(False)
+        @cython.cfunc
+        def _answer_compiled(self, sources: dict, n: cython.Py_ssize_t, now: cython.double, stamp: bytes) -> bytes:
             arena: cython.uchar[::1] = self.arena
             names: cython.uchar[::1] = self.names
             received: cython.uint[::1] = self.received
@@ -235,84 +298,69 @@ class Batch:
             counts: cython.ulonglong[::1] = self.counts
             key_start: cython.Py_ssize_t = self.key_start
             key_octets: cython.Py_ssize_t = self.key_octets
+            slot_octets: cython.Py_ssize_t = SLOT_OCTETS  # as C numbers, since module globals are objects
+            sockaddr_octets: cython.Py_ssize_t = SOCKADDR_OCTETS
             out: cython.p_char = PyBytes_AS_STRING(self.hit_room)
             at_hit: cython.p_char = out
             now_octets: cython.p_char = PyBytes_AS_STRING(stamp)
             tail_octets: cython.Py_ssize_t
-        else:
-            arena = self.arena
-            names = self.names
-            received = self.received
-            vectors = self.send_vectors
-            counts = self.counts
-            key_start = self.key_start
-            key_octets = self.key_octets
-        key_end: cython.Py_ssize_t = key_start + key_octets
-        for i in range(n):
-            size = received[16 * i + 14]
-            base = slot_octets * i
-            name = sockaddr_octets * i
-            if cython.compiled:
+            hit_count: cython.Py_ssize_t = 0
+            sent: cython.Py_ssize_t = 0
+            i: cython.Py_ssize_t
+            size: cython.Py_ssize_t
+            octets: cython.Py_ssize_t
+            base: cython.Py_ssize_t
+            name: cython.Py_ssize_t
+            memo: ViewMemo
+            ready: Ready
+            slot_of: list = self.slot_of
+            passed: list = []
+            for i in range(n):
+                size = received[16 * i + 14]
+                base = slot_octets * i
+                name = sockaddr_octets * i
                 if size < 12:
                     passed.append(i)
                     continue
-                source = PyBytes_FromStringAndSize(
-                    cython.cast(cython.p_char, cython.address(names[name + key_start])), key_octets
+                found = sources.get(
+                    PyBytes_FromStringAndSize(
+                        cython.cast(cython.p_char, cython.address(names[name + key_start])), key_octets
+                    )
                 )
-                memo = sources.get(source)
-                if memo is None:
+                if found is None:
                     passed.append(i)
                     continue
+                memo = cython.cast(ViewMemo, found)
                 key = PyBytes_FromStringAndSize(cython.cast(cython.p_char, cython.address(arena[base + 2])), size - 2)
-            else:
-                memo = sources.get(names[name + key_start : name + key_end])
-                if memo is None:
+                found = memo.young.get(key)
+                if found is None:
+                    found = memo.old.get(key)
+                    if found is None:
+                        passed.append(i)
+                        continue
+                ready = cython.cast(Ready, found)
+                if ready.due <= now and not ready.turn(now):
                     passed.append(i)
                     continue
-                key = arena[base + 2 : base + size]
-            ready = memo.young.get(key)
-            if ready is None:
-                ready = memo.old.get(key)
-                if ready is None:
-                    passed.append(i)
-                    continue
-            if ready.ttls:
-                if ready.until <= now:
-                    passed.append(i)
-                    continue
-                elapsed = int(now - ready.stored)
-                if elapsed != ready.elapsed:
-                    ready.reply = age(ready.first, ready.ttls, elapsed)
-                    ready.elapsed = elapsed
-            reply = ready.reply
-            if cython.compiled:
-                octets = PyBytes_GET_SIZE(reply)
-                memcpy(cython.address(arena[base + 2]), PyBytes_AS_STRING(reply), octets)
-            else:
-                octets = len(reply)
-                arena[base + 2 : base + 2 + octets] = reply
-            if slot_of[sent] != i:
-                self._point(sent, i)
-            vectors[2 * sent + 1] = octets + 2
-            sent += 1
-            counts[ready.cell] += 1
-            if ready.hit_prefix:
-                hit_count += 1
-                if cython.compiled:
+                octets = PyBytes_GET_SIZE(ready.reply)
+                memcpy(cython.address(arena[base + 2]), PyBytes_AS_STRING(ready.reply), octets)
+                if slot_of[sent] != i:
+                    self._point(sent, i)
+                vectors[2 * sent + 1] = octets + 2
+                sent += 1
+                counts[ready.cell] += 1
+                if ready.hit_prefix:
+                    hit_count += 1
                     tail_octets = PyBytes_GET_SIZE(ready.hit_tail)
                     memcpy(at_hit, PyBytes_AS_STRING(ready.hit_prefix), 4)
                     memcpy(at_hit + 4, now_octets, 8)
                     memcpy(at_hit + 12, cython.address(names[name]), sockaddr_octets)
                     memcpy(at_hit + 12 + sockaddr_octets, PyBytes_AS_STRING(ready.hit_tail), tail_octets)
                     at_hit += 12 + sockaddr_octets + tail_octets
-                else:
-                    hits += (ready.hit_prefix, stamp, names[name : name + sockaddr_octets], ready.hit_tail)
-        self.sent = sent
-        self.passed = passed
-        self.hit_count = hit_count
-        if cython.compiled:
+            self.sent = sent
+            self.passed = passed
+            self.hit_count = hit_count
             return PyBytes_FromStringAndSize(out, at_hit - out)
-        return b"".join(hits)
 
     def outcome(self) -> tuple[int, list[int], int]:
         """Of the last `answer`: how many replies stand ready, the slots passed on, how many hits there were."""

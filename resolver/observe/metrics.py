@@ -178,6 +178,11 @@ METRICS: Final = (
         Kind.COUNTER,
         "Queries answered SERVFAIL because of an error in this program; the log has the error.",
     ),
+    Metric(
+        "interdict_overloads_total",
+        Kind.COUNTER,
+        "Queries answered SERVFAIL because too many were waiting for upstreams already.",
+    ),
     Metric("interdict_workers", Kind.GAUGE, "Worker processes that answer queries."),
     Metric(
         "interdict_build_info",
@@ -294,6 +299,7 @@ def _values(cells: CellCounts, status: Status) -> dict[str, _Samples]:
         "interdict_last_reload_successful": {} if status.reload_ok is None else {(): int(status.reload_ok)},
         "interdict_last_reload_timestamp_seconds": {(): status.reload_at} if status.reload_at else {},
         "interdict_internal_errors_total": {(): cells.get(("internal_errors",), 0)},
+        "interdict_overloads_total": {(): cells.get(("overloads",), 0)},
         "interdict_workers": {(): status.workers},
         "interdict_build_info": {(status.version, status.hot, status.python): 1},
     }

@@ -30,6 +30,8 @@ class Enforcement:
     groups: tuple[str, ...]
     mode: Mode
     action: Action
+    since: float = -FOREVER  # Unix seconds
+    until: float = FOREVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,9 @@ def compile_generation(documents: Documents, settings: PolicySettings, *, serial
         orders=tuple(_entry(documents.orders[id_]) for id_ in order_ids),
         apps=tuple(AppEntry(id_, documents.apps[id_].names[0]) for id_ in app_ids),
         enforcements=tuple(
-            EnforcementEntry(order_ids.index(e.order), tuple(group_numbers[g] for g in e.groups), e.mode, e.action)
+            EnforcementEntry(
+                order_ids.index(e.order), tuple(group_numbers[g] for g in e.groups), e.mode, e.action, e.since, e.until
+            )
             for e in settings.enforcements
         ),
         claim_sets=tuple(tuple(Claim(*claim) for claim in held) for held in claim_sets),

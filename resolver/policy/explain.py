@@ -225,6 +225,10 @@ def _order_steps(generation: Generation, documents: Documents, group: int, at: f
         entry = terms.orders[line.order]
         order = documents.orders[entry.id]
         standing, since, until = standing_of(order, at)
+        if standing is Standing.IN_FORCE and at < line.since:
+            standing, since = Standing.NOT_YET, datetime.fromtimestamp(line.since, UTC)
+        elif standing is Standing.IN_FORCE and at >= line.until:
+            standing, since = Standing.EXPIRED, datetime.fromtimestamp(line.until, UTC)
         if group not in line.groups:
             standing = Standing.OTHER_GROUP
         yield OrderStep(
@@ -366,7 +370,8 @@ def _why_idle(app: App, domain: Domain, order: Order, group: str, lines: list[Or
     if Standing.IN_FORCE in standings:
         return None
     if Standing.NOT_YET in standings:
-        return Reason.NOT_YET, f"order {order.id} is not in force yet: it begins at {order.effective.isoformat()}"
+        begins = min(line.since for line in lines if line.standing is Standing.NOT_YET)
+        return Reason.NOT_YET, f"order {order.id} is not in force yet: it begins at {begins.isoformat()}"
     ended = next((line for line in lines if line.standing in _NO_MORE), None)
     if ended is not None:
         how = f"{ended.standing.value} since {ended.since.isoformat()}"

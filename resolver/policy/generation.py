@@ -67,12 +67,14 @@ class AppEntry:
 
 @dataclass(frozen=True, slots=True)
 class EnforcementEntry:
-    """One line of `policy.orders`: an order, held against some groups."""
+    """One line of `policy.orders`: an order, held against some groups, for some time (Unix seconds, half-open)."""
 
     order: int
     groups: tuple[int, ...]
     mode: Mode
     action: Action
+    since: float = -FOREVER
+    until: float = FOREVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ class View:
         self.stances: dict[int, Stance] = {}
         for rank, entry in enumerate(generation.terms.enforcements):
             order = generation.terms.orders[entry.order]
-            if group not in entry.groups or not order.is_in_force(at):
+            if group not in entry.groups or not order.is_in_force(at) or not entry.since <= at < entry.until:
                 continue
             stance = Stance(entry.mode, entry.action, rank)
             held = self.stances.get(entry.order)
@@ -205,9 +207,11 @@ class Generation:
         return self._groups.find(address)
 
     def next_transition(self, at: float) -> float:
-        """The first moment after `at` (Unix seconds) at which an order begins or ends, or FOREVER."""
-        moments = [moment for order in self.terms.orders for span in order.spans for moment in span if moment > at]
-        return min(moments, default=FOREVER)
+        """The first moment after `at` (Unix seconds) at which an order, or a line that holds it, begins or ends, or
+        FOREVER."""
+        moments = [moment for order in self.terms.orders for span in order.spans for moment in span]
+        moments += [moment for line in self.terms.enforcements for moment in (line.since, line.until)]
+        return min([moment for moment in moments if moment > at], default=FOREVER)
 
     def verify(self) -> None:
         """Check the seal over every octet of the file.
@@ -285,16 +289,22 @@ def _open(octets: memoryview) -> tuple[dict, tuple[memoryview, ...]]:  # type: i
     return header, (fingerprints, claim_sets, places, arrays[3])
 
 
+def _bound(moment: float) -> float | None:
+    return None if moment in (FOREVER, -FOREVER) else moment
+
+
 def _terms_to_json(terms: PolicyTerms) -> dict[str, object]:
     return {
         "allowed_networks": terms.allowed_networks,
         "groups": [[g.name, g.networks] for g in terms.groups],
         "orders": [
-            [o.id, o.title_en, o.title_fr, o.basis.value, [[b, None if e == FOREVER else e] for b, e in o.spans]]
-            for o in terms.orders
+            [o.id, o.title_en, o.title_fr, o.basis.value, [[b, _bound(e)] for b, e in o.spans]] for o in terms.orders
         ],
         "apps": [[a.id, a.name] for a in terms.apps],
-        "enforcements": [[e.order, e.groups, e.mode.value, e.action.value] for e in terms.enforcements],
+        "enforcements": [
+            [e.order, e.groups, e.mode.value, e.action.value, _bound(e.since), _bound(e.until)]
+            for e in terms.enforcements
+        ],
         "claim_sets": [[[c.order, c.app, int(c.exact)] for c in claims] for claims in terms.claim_sets],
         "block_ttl": terms.block_ttl,
         "sinkhole": [terms.sinkhole_ipv4, terms.sinkhole_ipv6],
@@ -310,7 +320,17 @@ def _terms_from_json(terms: dict) -> PolicyTerms:  # type: ignore[type-arg]
             for id_, en, fr, basis, spans in terms["orders"]
         ),
         tuple(AppEntry(id_, name) for id_, name in terms["apps"]),
-        tuple(EnforcementEntry(o, tuple(gs), Mode(m), Action(a)) for o, gs, m, a in terms["enforcements"]),
+        tuple(
+            EnforcementEntry(
+                order,
+                tuple(groups),
+                Mode(mode),
+                Action(action),
+                -FOREVER if since is None else since,
+                FOREVER if until is None else until,
+            )
+            for order, groups, mode, action, since, until in terms["enforcements"]
+        ),
         tuple(tuple(Claim(o, a, bool(x)) for o, a, x in claims) for claims in terms["claim_sets"]),
         terms["block_ttl"],
         tuple(terms["sinkhole"][0]),

@@ -10,7 +10,7 @@ import asyncio
 import random
 import socket
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from resolver.transport.sockets import format_address
 from resolver.wire.message import WireError
@@ -34,7 +34,9 @@ class UpstreamExchange:
             sockets: How many UDP sockets the pool holds.
         """
         self._loop = loop
-        self._to = (host, port)
+        self._host, self._port = host, port
+        # Numeric, with the scope of a link-local address made a number: nothing is looked up here.
+        self._to = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0][4]
         self._family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._pool: list[_UdpSocket | None] = [None] * sockets
         self.name = format_address(host, port)
@@ -80,7 +82,7 @@ class UpstreamExchange:
         """
         sent = _random.randbytes(2) + query[2:]
         async with asyncio.timeout(wait):
-            reader, writer = await asyncio.open_connection(*self._to)
+            reader, writer = await asyncio.open_connection(self._host, self._port)
             try:
                 writer.write(len(sent).to_bytes(2, "big") + sent)
                 octets = int.from_bytes(await reader.readexactly(2), "big")
@@ -109,7 +111,7 @@ class UpstreamExchange:
 class _UdpSocket:
     """A connected socket and who waits on it, by id."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, family: int, to: tuple[str, int]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, family: int, to: tuple[Any, ...]) -> None:
         self._loop = loop
         self._waiting: dict[int, tuple[Callable[[bytes], None], asyncio.Future]] = {}  # type: ignore[type-arg]
         self._sent = 0

@@ -9,6 +9,7 @@ UDP_BUFFER_OCTETS = 4 * 1024 * 1024  # of receive and send buffer: some 50 ms of
 TCP_BACKLOG = 1024
 
 IP_PKTINFO = getattr(socket, "IP_PKTINFO", 8)  # linux/in.h; the socket module has had it only since Python 3.13 or so
+_IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE = 10, 3  # linux/in.h
 IPV6_RECVPKTINFO = socket.IPV6_RECVPKTINFO
 
 
@@ -30,6 +31,11 @@ def bind_udp(host: str, port: int) -> socket.socket:
     sock = _bound(host, port, socket.SOCK_DGRAM)
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
         sock.setsockopt(socket.SOL_SOCKET, option, UDP_BUFFER_OCTETS)
+    # Replies carry "do not fragment", and what ICMP says of a smaller path is not believed: a forged fragment or a
+    # forged path MTU must not make a reply another's (RFC 9715 §3.1). At 1,232 octets (`wire/compose.py`) none is
+    # needed.
+    if sock.family == socket.AF_INET:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_PROBE)
     # A reply must come from the address that was asked. Bound to all addresses, the kernel has to be told which one.
     if is_wildcard(host):
         if sock.family == socket.AF_INET6:

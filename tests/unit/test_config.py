@@ -188,6 +188,24 @@ workers: many
     assert fourth.startswith('i.yaml:8:10: "many" is not a number of workers')
 
 
+def test_a_line_may_follow_another_but_not_overlap_it() -> None:
+    """Observed until an instant and enforced from it on is sound; a minute of both is not."""
+    line = "{order: ca-tbs-2023-10-30, groups: [everyone], "
+    text = f"""policy:
+  orders:
+    - {line}mode: observe, until: 2026-12-08T00:00:00-05:00}}
+    - {line}since: 2026-12-08T00:00:00-05:00}}
+"""
+    first, second = read(text, "i.yaml").policy.orders
+
+    assert first.until == second.since
+    (problem,) = problems_of(text.replace("since: 2026-12-08T00:00", "since: 2026-12-07T23:59"))
+    assert problem.startswith('i.yaml:4:43: order ca-tbs-2023-10-30 is in force for group "everyone" already')
+    backwards = text.replace("mode: observe,", "since: 2026-12-08T00:00:00-05:00,")
+    (problem,) = problems_of(backwards)
+    assert "the line ends before it begins" in problem
+
+
 def test_the_default_orders_need_the_default_group() -> None:
     """Own groups without own orders would leave the orders in force for nobody."""
     found = problems_of("groups: [{name: phones, networks: [192.0.2.0/24]}]")

@@ -31,7 +31,7 @@ def resolv_conf(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> N
         ("# nameserver 192.0.2.1\nsearch example.org\n  nameserver\t192.0.2.53  # ours\n", ["192.0.2.53"]),
         ("nameserver 192.0.2.53\nnameserver 192.0.2.53\n", ["192.0.2.53"]),
         ("nameserver\nnameserver nonsense\noptions edns0\n", []),
-        ("nameserver fe80::1%eth0\n", ["fe80::1"]),
+        ("nameserver fe80::1%eth0\n", ["fe80::1%eth0"]),
         ("", []),
     ],
 )

@@ -31,6 +31,7 @@ CELLS = {
     ("=tcp_connections",): 13,
     ("=upstream_up", "192.0.2.53"): 1,
     ("internal_errors",): 21,
+    ("overloads",): 22,
 }
 STATUS = Status(
     generation=14, digest="abc", orders_in_force={"order-1": True, "order-2": False},
@@ -69,6 +70,7 @@ def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         ("interdict_cache_events_total", {"event": "hit"}, 7),
         ("interdict_cache_octets", {}, 10),
         ("interdict_internal_errors_total", {}, 21),
+        ("interdict_overloads_total", {}, 22),
         ("interdict_last_reload_successful", {}, 0),
         ("interdict_last_reload_timestamp_seconds", {}, 1_700_000_001),
         ("interdict_cache_entries", {}, 11),

@@ -142,13 +142,17 @@ def test_any_bytes_parse_or_are_bad(octets: bytes, offset: int) -> None:
 
 @given(st.data())
 def test_a_damaged_record_parses_or_is_bad(data: st.DataObject) -> None:
-    """Any one octet of a record may be another, and still nothing but BadRecord is raised."""
+    """Any one octet of a record may be another, and still nothing but BadRecord is raised.
+
+    A length that became smaller may leave a shorter record, and octets after it that are none.
+    """
     place = data.draw(st.integers(0, len(WHOLE) - 1))
     damaged = bytearray(WHOLE)
     damaged[place] = data.draw(st.integers(0, 255))
     records, end, bad = parse_all(bytes(damaged))
     assert (end == len(WHOLE)) == (bad is None)
-    assert len(records) == (bad is None)
+    assert len(records) <= 1
+    assert records or bad is not None
 
 
 PRINTABLE = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=20)

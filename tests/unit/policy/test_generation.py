@@ -4,6 +4,7 @@ import ipaddress
 import json
 import mmap
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -220,6 +221,23 @@ def test_another_version_is_told_what_to_do() -> None:
     """The message names the mend."""
     with pytest.raises(GenerationError, match="compile it again with `interdict reload`"):
         opened(OCTETS.replace(b"GENERATION 2", b"GENERATION 9"))
+
+
+def test_a_line_counts_within_its_window() -> None:
+    """On trial until an instant, enforced from it on: the view says until when it holds, and what comes then."""
+    terms, names = terms_and_names([Ban("ban", ("suffix chat.example",))])
+    trial = replace(terms.enforcements[0], mode=Mode.OBSERVE, until=100.0)
+    ring = replace(terms.enforcements[0], since=100.0, until=200.0)
+    octets, _ = write_generation(replace(terms, enforcements=(trial, ring)), names, serial=1, at=0.0)
+    generation = opened(octets)
+
+    for at, modes, until in [
+        (50.0, [Mode.OBSERVE], 100.0), (99.999, [Mode.OBSERVE], 100.0),
+        (100.0, [Mode.ENFORCE], 200.0), (200.0, [], FOREVER),
+    ]:  # fmt: skip
+        view = View(generation, 0, at)
+        assert [stance.mode for stance in view.stances.values()] == modes
+        assert view.until == until
 
 
 # ---- clients --------------------------------------------------------------------------------------------------------
