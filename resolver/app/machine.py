@@ -5,7 +5,9 @@ import fcntl
 import os
 import pwd
 import resource
+import signal
 import socket
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 from resolver import config as configuration
 from resolver.config import Config, Endpoint
 from resolver.policy.source import Problem
-from resolver.transport.sockets import is_wildcard
+from resolver.transport.sockets import has_address, is_wildcard
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 SYSTEM_CONFIG = Path("/etc/interdict/interdict.yaml")
@@ -167,6 +169,17 @@ def upstream_addresses(config: Config) -> tuple[UpstreamAddress, ...]:
     return tuple(u for u in dict.fromkeys(found) if not any(_reaches(u, endpoint) for endpoint in config.listen))
 
 
+def without_missing_loopback(config: Config) -> Config:
+    """The configuration; where nobody wrote `listen`, without the loopback addresses that this machine lacks.
+
+    The default must start on a machine without IPv6. What somebody wrote down is taken at their word.
+    """
+    if "listen" in config.model_fields_set:
+        return config
+    there = tuple(endpoint for endpoint in config.listen if has_address(endpoint.host))
+    return config.model_copy(update={"listen": there}) if there else config
+
+
 def account(name: str) -> tuple[int, int]:
     """(user id, group id) of an account.
 
@@ -182,15 +195,38 @@ def account(name: str) -> tuple[int, int]:
     return found.pw_uid, found.pw_gid
 
 
-def drop_privileges(uid: int, gid: int, state: Path) -> None:
-    """Become an account; the state folder becomes its own. Nothing that takes privileges is left to do."""
+def drop_privileges(uid: int, gid: int, paths: StatePaths) -> None:
+    """Become an account; the state folder becomes its own. Nothing that takes privileges is left to do.
+
+    What must still be imported is imported before: the account may have no access to where Python lies.
+
+    Raises:
+        SettingsError: Other things lie in the state folder, which are not ours to give away.
+    """
     if os.getuid() == uid:
         return
-    for path in (state, *state.rglob("*")):
+    "".encode("idna")  # looked up by the first host name; loads its module then
+    own = (paths.generations, paths.spool, paths.hits, paths.run)
+    strange = [path.name for path in paths.root.iterdir() if path not in own]
+    if strange:
+        named = ", ".join(sorted(strange)[:3])
+        raise SettingsError(f"{paths.root} holds other things ({named}); set `state_dir` to a folder of its own")
+    for path in (paths.root, *own, *(entry for folder in own for entry in folder.iterdir() if not entry.is_dir())):
         os.chown(path, uid, gid, follow_symlinks=False)
     os.setgroups([gid])
     os.setgid(gid)
     os.setuid(uid)
+
+
+def signal_pipe(numbers: Iterable[signal.Signals]) -> int:
+    """Have signals written into a pipe, an octet each, and nothing else done on them; returns the end to read from."""
+    reader, writer = os.pipe()
+    for end in (reader, writer):
+        os.set_blocking(end, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    for number in numbers:
+        signal.signal(number, lambda *_: None)
+    return reader
 
 
 def raise_file_limit() -> None:

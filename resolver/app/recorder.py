@@ -4,13 +4,14 @@ It is in nobody's way: nice, without a part in answering, and free to be slow, l
 the spool holds what it has not stored. Every trouble with a sink or the folder ends the same way: both are closed, and
 opened again after a pause that grows; positions come out of the store again, so nothing is stored twice.
 
-SIGTERM ends it, and so does the death of its parent; what is spooled is stored first. The supervisor stops the workers
-before. What it knows of policy and workers comes in a small JSON file that it rewrites, `status.json`:
+SIGTERM ends it; what is spooled is stored first. The death of its parent ends it at once. The supervisor
+stops the workers before. What it knows of policy and workers comes in a small JSON file that is rewritten,
+`status.json`:
 
     {"generation": 7, "digest": "…", "loaded_at": 1700000000.0,
      "orders": [{"id": "…", "mode": "enforce", "spans": [[1690000000.0, null]]}],
      "lists": {"<name>": <when its file was last changed>},
-     "workers": 2, "restarts": 0, "version": "…", "hot": "plain"}
+     "workers": 2, "restarts": {"worker": 0, "recorder": 0}, "version": "…", "hot": "plain"}
 
 Times are Unix seconds. What is missing or not as above is left out of the exposition.
 """
@@ -86,7 +87,7 @@ class RecorderSettings:
 
 
 def main(settings: RecorderSettings) -> int:
-    """Run until SIGTERM or the parent's death; the caller is a process of its own, just forked.
+    """Run until SIGTERM; the caller is a process of its own, just forked.
 
     Returns:
         The exit code: 0, or 1 when hits had to be left in the spool.
@@ -104,7 +105,10 @@ def main(settings: RecorderSettings) -> int:
 
     def wait(seconds: float) -> bool:
         end = time.monotonic() + seconds
-        while signal.SIGTERM not in signal.sigpending() and os.getppid() == parent:
+        while signal.SIGTERM not in signal.sigpending():
+            if os.getppid() != parent:
+                # A new supervisor may want our addresses, and finds in the spool what we have not stored.
+                os._exit(0)
             left = end - time.monotonic()
             if left <= 0:
                 return False
@@ -221,6 +225,7 @@ class Recorder:
     def status(self) -> Status:
         """What is exposed besides cells: the supervisor's file, the store and the spool."""
         told, at = _json_of(self._settings.status), time.time()
+        restarts = told.get("restarts")
         lists, orders, reload = told.get("lists"), told.get("orders"), told.get("last_reload")
         return Status(
             generation=_count(told.get("generation")),
@@ -237,7 +242,9 @@ class Recorder:
             spool_octets=folder_octets(self._settings.spool_folder),
             spool_damage={"torn": self._torn, "corrupt": self._corrupt, "unreadable": self._unreadable},
             workers=_count(told.get("workers")),
-            restarts=_count(told.get("restarts")),
+            restarts={
+                str(name): _count(count) for name, count in (restarts.items() if isinstance(restarts, dict) else ())
+            },
             reload_ok=bool(reload["ok"]) if isinstance(reload, dict) and "ok" in reload else None,
             reload_at=_number(reload.get("at")) if isinstance(reload, dict) else 0.0,
             version=str(told.get("version") or ""),

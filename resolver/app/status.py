@@ -4,6 +4,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ from resolver.config import Config
 from resolver.hot._scan_cy import is_compiled
 from resolver.observe import cells
 from resolver.observe.metrics import merge
-from resolver.policy.generation import FOREVER
+from resolver.policy.documents import Mode
+from resolver.policy.generation import FOREVER, Generation, View
+from resolver.policy.judge import judge_query
 from resolver.transport.sockets import format_address
+from resolver.wire import name as names
 
 
-def policy_status(path: Path, config: Config, workers: int, restarts: int) -> dict[str, Any]:
+def policy_status(path: Path, config: Config, workers: int, restarts: dict[str, int]) -> dict[str, Any]:
     """The policy in force: generation, orders and their state now; with how many workers there are."""
     generation = open_generation(path)
     terms = generation.terms
@@ -50,12 +54,23 @@ def policy_status(path: Path, config: Config, workers: int, restarts: int) -> di
         "loaded_at": generation.compiled_at,
         "names": generation.names,
         "orders": orders,
+        "withheld_here": _withheld_from_loopback(generation, at),
         "lists": list_times(terms, document_folders(config)),
         "workers": workers,
         "restarts": restarts,
         "version": __version__,
         "hot": "compiled" if is_compiled() else "plain",
     }
+
+
+def _withheld_from_loopback(generation: Generation, at: float) -> str:
+    """A name that whoever sits at this machine is refused now, to try; empty where there is none."""
+    view = View(generation, generation.group_of(bytes((127, 0, 0, 1))), at)
+    for name in (names.from_text("wechat.com"), *islice(generation.listed(), 1000)):
+        verdict = judge_query(name, view)
+        if verdict is not None and verdict.mode is Mode.ENFORCE:
+            return names.to_text(name)
+    return ""
 
 
 def running_status(
@@ -129,5 +144,6 @@ def banner(status: dict[str, Any], config: Config, paths: StatePaths) -> str:
     first = config.listen[0]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(first.host, first.host)
     port = "" if first.port == 53 else f" -p {first.port}"
-    lines.append(f"Try: dig @{host}{port} wechat.com")
+    try_with = f"dig @{host}{port}" if status["withheld_here"] else "interdict explain"
+    lines.append(f"Try: {try_with} {status['withheld_here'] or 'wechat.com'}")
     return "\n".join(lines)

@@ -40,6 +40,7 @@ RECORDER_STOP_SECONDS = recorder.STOP_S + 5.0  # for the recorder to store what 
 ACK_SECONDS = 10.0
 COMPILE_SECONDS = 600.0  # a compile that takes longer hangs, on a dead file system say
 START_SECONDS = 30.0
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _log = logging.getLogger("interdict")
 
 
@@ -114,7 +115,7 @@ class Supervisor:
         self._metrics: socket.socket | None = None
         self._workers: list[_Worker] = []
         self._recorder: _Child | None = None
-        self._restarts = 0
+        self._restarts = {"worker": 0, "recorder": 0}
         self._reload: _Reload | None = None
         self._reload_again: list[socket.socket] | None = None
         self._last_reload: dict[str, object] = {}
@@ -150,10 +151,13 @@ class Supervisor:
             self._paths = machine.state_paths(config)
             self._paths.make()
             self._lock = self._paths.lock()
-            if config.user is not None:
-                owner = machine.account(config.user)
         except SettingsError as error:
             raise StartError(str(error)) from None
+        if config.user is not None:
+            try:
+                owner = machine.account(config.user)
+            except SettingsError as error:
+                problems.append(str(error))
         machine.raise_file_limit()
         try:
             self._generation = self._first_generation()
@@ -169,21 +173,25 @@ class Supervisor:
         for old in self._paths.run.glob("cells-*"):
             old.unlink()
         self._control = control.listen(self._paths.run)
-        if owner is not None:
-            machine.drop_privileges(*owner, self._paths.root)
         try:
+            if owner is not None:
+                machine.drop_privileges(*owner, self._paths)
             self._write_status()
+        except SettingsError as error:
+            self._release()
+            raise StartError(str(error)) from None
         except OSError as error:
             self._release()
             raise StartError(
                 f"account {config.user} has no permission for {error.filename}; let it enter the folders above, or set "
                 "`state_dir`"
             ) from None
-        self._catch_signals()
+        self._signals = machine.signal_pipe(_SIGNALS)
+        self._selector.register(self._signals, selectors.EVENT_READ, self._on_signals)
         self._selector.register(self._control, selectors.EVENT_READ, self._on_asker)
 
     def _bind(self) -> None:
-        config = self._config
+        self._config = config = machine.without_missing_loopback(self._config)
         for endpoint in config.listen:
             for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
                 check_free(endpoint.host, endpoint.port, kind)
@@ -204,16 +212,6 @@ class Supervisor:
         if self._metrics is not None:
             self._metrics.close()
         os.close(self._lock)
-
-    def _catch_signals(self) -> None:
-        reader, writer = os.pipe()
-        for end in (reader, writer):
-            os.set_blocking(end, False)
-        self._signals = reader
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
-            signal.signal(number, lambda *_: None)
-        self._selector.register(reader, selectors.EVENT_READ, self._on_signals)
 
     def _start_children(self) -> None:
         gc.collect()
@@ -244,10 +242,11 @@ class Supervisor:
         code = 1
         try:
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+            for number in _SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
             name_process(name)
             self._selector.close()
+            os.close(self._lock)  # the claim on the state folder ends with this process, not with its children
             if self._control is not None:
                 self._control.close()
             code = work()
@@ -267,12 +266,7 @@ class Supervisor:
 
         def work() -> int:
             ours.close()
-            for other in self._workers:
-                if other is not worker:
-                    for sock in (*other.udp, *other.tcp):
-                        sock.close()
-                if other.channel is not None:
-                    other.channel.close()
+            self._close_sockets(but=worker)
             return worker_main(settings)
 
         pid = self._fork(f"interdict-w{number}", work)
@@ -282,6 +276,15 @@ class Supervisor:
         worker.is_ready = False
         self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_worker(worker))
         return pid
+
+    def _close_sockets(self, but: _Worker | None) -> None:
+        """In a child: let go of what belongs to others."""
+        for worker in self._workers:
+            if worker is not but:
+                for sock in (*worker.udp, *worker.tcp):
+                    sock.close()
+            if worker.channel is not None:
+                worker.channel.close()
 
     def _fork_recorder(self) -> int:
         config, paths = self._config, self._paths
@@ -297,11 +300,7 @@ class Supervisor:
         )
 
         def work() -> int:
-            for worker in self._workers:
-                for sock in (*worker.udp, *worker.tcp):
-                    sock.close()
-                if worker.channel is not None:
-                    worker.channel.close()
+            self._close_sockets(but=None)
             return recorder.main(settings)
 
         return self._fork("interdict-rec", work)
@@ -324,7 +323,7 @@ class Supervisor:
         now = time.monotonic()
         for child in self._children():
             if child.again_at and child.again_at <= now:
-                self._restarts += isinstance(child, _Worker)
+                self._restarts["worker" if isinstance(child, _Worker) else "recorder"] += 1
                 self._start(child)
                 self._write_status()
         if self._reload is not None and self._reload.told_at and self._reload.told_at + ACK_SECONDS <= now:
@@ -366,7 +365,7 @@ class Supervisor:
             return
         lived = time.monotonic() - child.started
         child.deaths = 0 if lived >= STEADY_SECONDS else child.deaths + 1
-        pause = min(FIRST_PAUSE * 2 ** min(child.deaths, 10), LONGEST_PAUSE)
+        pause = min(FIRST_PAUSE * 2 ** min(max(child.deaths - 1, 0), 10), LONGEST_PAUSE)
         child.again_at = time.monotonic() + pause
         how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
         _log.error("%s ended after %.1f s with %s; it is started again in %.1f s", child.name, lived, how, pause)
@@ -397,7 +396,7 @@ class Supervisor:
             worker.generation = said["generation"]
             worker.is_ready = True
             if "error" in said:
-                _log.error("%s: %s", worker.name, said["error"])
+                self._give_up(worker, str(said["error"]))
         reload = self._reload
         if reload is not None and reload.path is not None and self._all_hold(int(reload.path.stem)):
             self._finish_reload()
@@ -486,17 +485,20 @@ class Supervisor:
     def _finish_reload(self) -> None:
         reload = self._reload
         assert reload is not None
-        assert reload.path is not None
-        serial = int(reload.path.stem)
-        behind = [worker.name for worker in self._workers if worker.is_ready and worker.generation != serial]
+        serial = int(self._generation.stem)
+        for worker in self._workers:
+            if worker.is_ready and worker.generation != serial:
+                self._give_up(worker, f"no word within {ACK_SECONDS:g} s")
         for warning in reload.warnings:
             _log.warning("reload: %s", warning)
-        if behind:
-            _log.error("reload: %s did not take generation %d", ", ".join(behind), serial)
-        else:
-            _log.info("generation %d is in force", serial)
-        problems = [f"{name} did not take the generation; see the log" for name in behind]
-        self._end_reload({"ok": not behind, "generation": serial, "warnings": reload.warnings, "problems": problems})
+        _log.info("generation %d is in force", serial)
+        self._end_reload({"ok": True, "generation": serial, "warnings": reload.warnings, "problems": []})
+
+    def _give_up(self, worker: _Worker, why: str) -> None:
+        """End a worker that did not take a generation; it is started again, with the one in force."""
+        if self._reload is not None:
+            self._reload.warnings.append(f"{worker.name} did not take the generation ({why}) and is started again")
+        self._hang_up(worker)
 
     def _end_reload(self, outcome: dict[str, object]) -> None:
         reload = self._reload
@@ -563,7 +565,7 @@ class Supervisor:
         )
 
     def _policy_status(self) -> dict[str, object]:
-        return policy_status(self._generation, self._config, len(self._workers), self._restarts)
+        return policy_status(self._generation, self._config, len(self._workers), dict(self._restarts))
 
     def _write_status(self) -> None:
         """Rewrite what the recorder reads."""

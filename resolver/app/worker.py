@@ -7,7 +7,6 @@ supervisor over one socket: a line of JSON each way (`resolver/app/control.py`).
 import asyncio
 import contextlib
 import ctypes
-import gc
 import json
 import logging
 import mmap
@@ -21,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import uvloop
+
 from resolver import __version__
 from resolver.app.machine import StatePaths, UpstreamAddress, node_name, nsid, upstream_addresses
 from resolver.config import Config
@@ -31,6 +32,7 @@ from resolver.engine.pipeline import Client, Pipeline, Wanted
 from resolver.engine.special import SpecialNames
 from resolver.hot._batch_cy import ViewMemo
 from resolver.observe.cells import Cells
+from resolver.observe.metrics import LATENCY_BUCKETS
 from resolver.observe.record import sockaddr
 from resolver.observe.spool import Spool
 from resolver.policy.generation import Generation, GenerationError
@@ -47,8 +49,6 @@ GAUGE_SECONDS = 1.0
 ERROR_REPORT_SECONDS = 1.0
 MAX_WAITING = 8192  # queries of this worker that wait for an upstream at one time
 
-# Upper bounds of the upstream latency histogram, seconds.
-_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _log = logging.getLogger("interdict.worker")
@@ -181,14 +181,7 @@ def map_cells(path: Path) -> Cells:
 
 def main(settings: WorkerSettings) -> int:
     """Answer until told to stop. The process was just forked; the return value is its exit code."""
-    name_process(f"interdict-w{settings.number}")
-    gc.freeze()  # what the supervisor had in memory stays shared instead of being copied by the collector's bookkeeping
-    try:
-        import uvloop
-
-        loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    except ModuleNotFoundError:
-        loop = asyncio.new_event_loop()
+    loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     with contextlib.closing(loop):
         return loop.run_until_complete(Worker(settings, loop).run())
@@ -211,6 +204,8 @@ class Worker:
         self._told = (0, 0)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waiting = 0
+        self._parent = os.getppid()
+        self._up: dict[str, bool] = {}
         self._stopping = asyncio.Event()
         self._upstream_cells: dict[tuple[str, ...], int] = {}
         at = self._clock.at()
@@ -247,21 +242,22 @@ class Worker:
             loop.add_reader(sock.fileno(), server.on_readable)
         for sock in self._settings.tcp:
             await self._stream.listen(sock)
-        channel = self._spawn(self._obey())
-        gauges = self._spawn(self._gauge())
+        self._spawn(self._obey())
+        self._spawn(self._gauge())
         await self._stopping.wait()
         for sock in self._settings.udp:
             loop.remove_reader(sock.fileno())
         for server in self._udp:
             server.on_readable()  # what had arrived before is still answered
-        await self._stream.close(DRAIN_SECONDS)
-        gauges.cancel()
-        channel.cancel()
-        end = self._clock.now() + DRAIN_SECONDS
+        # A supervisor that was killed waits for nobody, and a new one may want our addresses: then there is no drain.
+        patience = DRAIN_SECONDS if os.getppid() == self._parent else 0.0
+        end = self._clock.now() + patience
+        streams = loop.create_task(self._stream.close(patience + 1.0))  # it ends as soon as nothing is in flight
         while self._waiting and self._clock.now() < end:
             await asyncio.sleep(0.02)
         for task in list(self._tasks):
-            task.cancel()
+            task.cancel()  # who still waits gets SERVFAIL
+        await streams
         for exchange in self._exchanges:
             exchange.close()
         self._spool.close(self._clock.at())
@@ -337,13 +333,22 @@ class Worker:
         counts, index = self._cells.counts, self._cells.index
         counts[index("upstream", name, outcome)] += 1
         if seconds is not None:
-            bound = next((str(b) for b in _BUCKETS if seconds <= b), "+Inf")
+            bound = next((str(b) for b in LATENCY_BUCKETS if seconds <= b), "+Inf")
             counts[index("upstream_seconds_bucket", name, bound)] += 1
             counts[index("upstream_seconds_sum_us", name)] += int(seconds * 1e6)
 
     def upstream_up(self, name: str, up: bool) -> None:
-        """Note whether an upstream is in use."""
+        """Note whether an upstream is in use; a change is told in the log, once."""
         self._cells.counts[self._cells.index("=upstream_up", name)] = int(up)
+        if self._up.get(name, True) == up:
+            return
+        self._up[name] = up
+        if up:
+            _log.warning("upstream %s answers again", name)
+        elif any(self._up.get(exchange.name, True) for exchange in self._exchanges):
+            _log.warning("upstream %s does not answer; the others are asked", name)
+        else:
+            _log.warning("no upstream answers; only banned, local and cached names are answered")
 
     # ---- tasks -----------------------------------------------------------------------------------------------------
 

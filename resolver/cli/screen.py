@@ -165,7 +165,7 @@ def show_status(found: Mapping[str, object]) -> None:
 
 def _facts(found: Mapping[str, object]) -> Iterable[tuple[str, str]]:
     yield "version", f"{_text(found.get('version'))}, {_text(found.get('hot'))} hot path"
-    yield "up", f"{_duration(found.get('uptime_seconds'))}, {_text(found.get('restarts'))} restarts of workers"
+    yield "up", f"{_duration(found.get('uptime_seconds'))}, {_restarts(found.get('restarts'))} restarts of processes"
     yield "config", _text(found.get("config"))
     yield "state", _text(found.get("state_dir"))
     yield "answers on", _text(found.get("listen"))
@@ -191,6 +191,10 @@ def _status_state(order: Mapping[str, object]) -> str:
     if order.get("in_force"):
         return f"in force since {begins}" + (f", until {_moment(ends)}" if ends else "")
     return f"not in force: {begins}" + (f" to {_moment(ends)}" if ends else " onwards")
+
+
+def _restarts(found: object) -> int:
+    return sum(found.values()) if isinstance(found, dict) else 0
 
 
 def _mappings(found: object) -> list[Mapping[str, object]]:

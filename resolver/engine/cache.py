@@ -50,7 +50,6 @@ class Cache:
     def __init__(self, terms: CacheTerms) -> None:
         self.terms = terms
         self.octets = 0
-        self.evicted = 0
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()
         self._failures: OrderedDict[bytes, tuple[float, Answer]] = OrderedDict()
 
@@ -95,7 +94,6 @@ class Cache:
             self.octets += octets
             while self.octets > terms.size:
                 self._drop(next(iter(self._entries)))
-                self.evicted += 1
         return entry
 
     def put_failure(self, key: bytes, answer: Answer, now: float) -> None:

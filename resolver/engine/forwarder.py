@@ -2,7 +2,8 @@
 
 One question is asked once, however many clients wait for it. Upstreams are tried best first: those that answer, by
 their smoothed round-trip time; one that failed three times in a row rests for a while that doubles with each further
-failure, and is tried again with a client's question once it has rested (or sooner, when nobody else is left).
+failure, and once it has rested is tried with one client's question, while the others still pass it by (unless nobody
+else is left).
 A reply counts only if it passes every check of RFC 5452 §9; one that does not is ignored, and the wait goes on.
 """
 
@@ -11,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from resolver.engine.cache import Cache, Entry, cache_key, is_failure
+from resolver.engine.cache import Cache, Entry, is_failure
 from resolver.wire.codes import Ede, Rcode
 from resolver.wire.compose import UDP_OCTETS
 from resolver.wire.message import Answer, ExtendedError, Reply, WireError, read_reply, write_query
@@ -52,12 +53,19 @@ class Exchange(Protocol):
         """Send a query under a fresh id and return what `accept(reply, query as sent)` makes of the first good reply.
 
         Raises:
-            UpstreamError-like OSError or TimeoutError: No good reply within `wait` seconds.
+            OSError: The upstream can not be reached.
+            TimeoutError: No good reply within `wait` seconds.
         """
         ...
 
     async def over_tcp(self, query: bytes, accept: Callable[[bytes, bytes], T], wait: float) -> T:
-        """The same over TCP."""
+        """The same over TCP.
+
+        Raises:
+            OSError: The upstream can not be reached, or closed the connection.
+            TimeoutError: No reply within `wait` seconds.
+            WireError: A reply that does not belong to the query.
+        """
         ...
 
 
@@ -109,9 +117,23 @@ class Upstream:
         self.failures = self.fruitless = 0
         self.rest_until = 0.0
 
-    def failed(self, now: float) -> None:
-        """Take in a missing or useless reply; at rest it changes nothing, so that a burst of failures counts once."""
-        if self.rest_until > now:
+    def try_out(self, now: float, seconds: float) -> bool:
+        """Whether the question about to be asked shall find out if the upstream is back after its rest.
+
+        If so, the others go on passing it by for so many seconds: those that it takes to find out.
+        """
+        if self.failures < FAILURES_TO_REST or self.rest_until > now:
+            return False
+        self.rest_until = now + seconds
+        return True
+
+    def failed(self, now: float, tried_out: bool = False) -> None:
+        """Take in a missing or useless reply.
+
+        At rest it changes nothing, so that a burst of failures counts once; but for that of the question that tried the
+        upstream out.
+        """
+        if self.rest_until > now and not tried_out:
             return
         self.failures += 1
         if self.failures >= FAILURES_TO_REST:
@@ -152,12 +174,18 @@ class Forwarder:
     def __len__(self) -> int:
         return len(self._under_way)
 
-    def fetch(self, qname: bytes, qtype: int, *, do: bool, cd: bool) -> "asyncio.Task[Entry] | None":
+    def fetch(self, key: bytes, qname: bytes, qtype: int, *, do: bool, cd: bool) -> "asyncio.Task[Entry] | None":
         """The task that fetches an answer and caches it, shared by all who ask; None where too many are under way.
 
         The task raises UpstreamError where nobody could answer; the failure is then remembered in the cache.
+
+        Args:
+            key: The `cache_key` of the rest.
+            qname: Wire form.
+            qtype: As a number.
+            do: Whether DNSSEC records are wanted.
+            cd: Whether unchecked data will do.
         """
-        key = cache_key(qname, qtype, do=do, cd=cd)
         task = self._under_way.get(key)
         if task is None:
             if len(self._under_way) >= self._terms.pending:
@@ -193,17 +221,21 @@ class Forwarder:
         failed: Answer | None = None
         reasons: dict[str, str] = {}
         for _ in range(2):
-            for upstream in self._by_health():
-                left = end - self._clock.now()
-                if left <= 0:
-                    break
-                name = upstream.exchange.name
+            untried = list(self.upstreams)
+            while untried:
                 started = self._clock.now()
+                if started >= end:
+                    break
+                # The best is looked for anew each time: another question may have found something out meanwhile.
+                upstream = min(untried, key=lambda one: _rank(one, self._clock.now()))
+                untried.remove(upstream)
+                name = upstream.exchange.name
+                tries_out = upstream.try_out(started, self._terms.try_timeout)
                 try:
                     reply = await self._ask(upstream, qname, qtype, do, cd, end)
                 except (OSError, TimeoutError, WireError) as error:
                     reasons[name] = _reason(error)
-                    upstream.failed(self._clock.now())
+                    upstream.failed(self._clock.now(), tries_out)
                     outcome = "timeout" if isinstance(error, TimeoutError) else "error"
                     self._counters.upstream(name, outcome, None)
                     self._counters.upstream_up(name, not upstream.rest_until)
@@ -213,6 +245,8 @@ class Forwarder:
                     # It is alive, but its answer is of no use: maybe another upstream knows better.
                     failed = reply.answer
                     upstream.fruitless += 1
+                    if tries_out:
+                        upstream.rest_until = 0.0
                     self._counters.upstream(name, "failure", seconds)
                     continue
                 upstream.succeeded(seconds)
@@ -250,14 +284,11 @@ class Forwarder:
             raise TimeoutError
         return left
 
-    def _by_health(self) -> list[Upstream]:
-        now = self._clock.now()
 
-        def rank(upstream: Upstream) -> tuple[bool, bool, float]:
-            rests = upstream.rest_until > now
-            return rests, upstream.fruitless >= FAILURES_TO_REST, upstream.rest_until if rests else upstream.rtt
-
-        return sorted(self.upstreams, key=rank)
+def _rank(upstream: Upstream, now: float) -> tuple[bool, bool, float]:
+    """The lower, the sooner it is asked."""
+    rests = upstream.rest_until > now
+    return rests, upstream.fruitless >= FAILURES_TO_REST, upstream.rest_until if rests else upstream.rtt
 
 
 def _knows_no_edns(reply: Reply) -> bool:

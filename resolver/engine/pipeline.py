@@ -1,8 +1,9 @@
 """THE path of a query. Every query walks it, by whatever transport it came; only a datagram that repeats one answered
 before is answered earlier, by the hot memo, with the very octets that were learned here.
 
-The order of the steps is the product's promise, so it is argued beside the lines. Two functions: `begin` goes as far as
-one can go without waiting, `finish` waits for an upstream. A reply is octets; None is silence.
+The order of the steps is the product's promise, so it is argued beside the lines. `begin` goes as far as one can go
+without waiting; then `finish` waits for an upstream, or `busy` answers where there is no room to wait. A reply is
+octets; None is silence.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from resolver.policy.documents import Action, Mode
 from resolver.policy.generation import PolicyTerms, View
 from resolver.policy.judge import Verdict, judge_answer, judge_query
 from resolver.wire import name as names
-from resolver.wire.codes import Ede, Rcode, Rtype, rcode_text, rtype_class, rtype_text
+from resolver.wire.codes import Ede, Rclass, Rcode, Rtype, rcode_text, rtype_class, rtype_text
 from resolver.wire.compose import error_answer, negative_answer, rdata, records_answer, write_reply
 from resolver.wire.message import CD, RD, TC, Answer, ExtendedError, Query, WireError, read_query
 
@@ -53,6 +54,7 @@ class Wanted:
     packet: bytes
     client: Client
     query: Query
+    key: bytes  # what the answer is filed under
     view: View
     stale: Entry | None
     observed: Verdict | None
@@ -144,31 +146,41 @@ class Pipeline:
                 told = replace(failure, errors=(*failure.errors, ExtendedError(Ede.CACHED_ERROR)))
                 return self._reply(packet, client, query, told, view, verdict, "cache")
         elif entry.retry_at > now:
-            return self._stale(Wanted(packet, client, query, view, entry, verdict))
+            return self._stale(Wanted(packet, client, query, key, view, entry, verdict))
         self._count_cache("miss")
-        return Wanted(packet, client, query, view, entry, verdict)
+        return Wanted(packet, client, query, key, view, entry, verdict)
 
     async def finish(self, wanted: Wanted) -> bytes | None:
         """Answer with what an upstream says, or with what it said before where it says nothing now."""
         # 5. Ask. The question may already be under way for another client; the answer is the same, the verdict need not
         # be.
         query, stale = wanted.query, wanted.stale
-        task = self._forwarder.fetch(query.qname, query.qtype, do=query.do, cd=bool(query.flags & CD))
+        task = self._forwarder.fetch(wanted.key, query.qname, query.qtype, do=query.do, cd=bool(query.flags & CD))
         if task is None:
-            busy = error_answer(Rcode.SERVFAIL, ExtendedError(Ede.OTHER, "too many questions under way"))
-            return self._reply(wanted.packet, wanted.client, query, busy, wanted.view, wanted.observed, "local")
-        entry: Entry | None = None
-        reason = ""
+            return self.busy(wanted)
         try:
             if stale is None:
                 entry = await asyncio.shield(task)
             else:
                 entry = await asyncio.wait_for(asyncio.shield(task), STALE_WAIT)
         except (UpstreamError, TimeoutError) as error:
-            reason = str(error)
+            now = self._clock.now()
             if stale is not None:
-                stale.retry_at = self._clock.now() + STALE_RETRY
+                stale.retry_at = now + STALE_RETRY
+            failure = self._cache.failure(wanted.key, now) or error_answer(
+                Rcode.SERVFAIL, ExtendedError(Ede.NETWORK_ERROR, str(error))
+            )
+            return self._conclude(wanted, failure, "upstream")
+        return self._conclude(wanted, entry, "upstream")
 
+    def busy(self, wanted: Wanted) -> bytes | None:
+        """Answer a query that there is no room to wait for: with stale data where that is at hand, else SERVFAIL."""
+        failure = error_answer(Rcode.SERVFAIL, ExtendedError(Ede.OTHER, "too many questions under way"))
+        return self._conclude(wanted, failure, "local")
+
+    def _conclude(self, wanted: Wanted, found: Entry | Answer, source: str) -> bytes | None:
+        """Give the entry that was found; in place of a failure (an Answer) rather stale data (RFC 8767 §5)."""
+        query = wanted.query
         # The policy may have changed while we waited: the answer is judged by what is in force now, not then.
         at = self._clock.at()
         self._policy.turn(at)
@@ -178,15 +190,11 @@ class Pipeline:
             if verdict is not None and verdict.mode is Mode.ENFORCE:
                 return self._enforce(wanted.packet, wanted.client, query, view, verdict, verdict.owner_offset)
             wanted = replace(wanted, view=view, observed=verdict)
-        if entry is not None:
-            return self._judged(wanted.packet, wanted.client, query, view, wanted.observed, entry, "upstream")
-        if stale is not None:
+        if isinstance(found, Entry):
+            return self._judged(wanted.packet, wanted.client, query, view, wanted.observed, found, source)
+        if wanted.stale is not None:
             return self._stale(wanted)
-        key = cache_key(query.qname, query.qtype, do=query.do, cd=bool(query.flags & CD))
-        failure = self._cache.failure(key, self._clock.now()) or error_answer(
-            Rcode.SERVFAIL, ExtendedError(Ede.NETWORK_ERROR, reason)
-        )
-        return self._reply(wanted.packet, wanted.client, query, failure, view, wanted.observed, "upstream")
+        return self._reply(wanted.packet, wanted.client, query, found, view, wanted.observed, source)
 
     def _stale(self, wanted: Wanted) -> bytes | None:
         assert wanted.stale is not None
@@ -342,6 +350,9 @@ def policy_answer(query: Query, verdict: Verdict, terms: PolicyTerms, serial: in
     errors = (ExtendedError(int(verdict.ede), verdict.extra_text),)
     if verdict.action is Action.REFUSED:
         return error_answer(Rcode.REFUSED, *errors)
+    if query.qclass != Rclass.IN:
+        # SOA and sinkhole addresses are records of class IN; in another class the RCODE says all there is to say.
+        return error_answer(Rcode.NXDOMAIN if verdict.action is Action.NXDOMAIN else Rcode.NOERROR, *errors)
     if verdict.action is Action.NXDOMAIN:
         return negative_answer(Rcode.NXDOMAIN, apex, terms.block_ttl, serial, errors)
     if verdict.action is Action.SINKHOLE:

@@ -157,6 +157,10 @@ class ViewMemo:
         """How many answers are held; one of more than `ORDINARY_OCTETS` counts as several, so memory is bounded."""
         return self.young_size + self.old_size
 
+    def old_half(self) -> int:
+        """How many of them the next `halve` lets go."""
+        return self.old_size
+
 
 @cython.cclass
 class Batch:

@@ -61,13 +61,16 @@ class Status:
     spool_octets: int = 0
     spool_damage: Mapping[str, int] = field(default_factory=dict)
     workers: int = 0
-    restarts: int = 0
+    restarts: Mapping[str, int] = field(default_factory=dict)
     reload_ok: bool | None = None
     reload_at: float = 0.0
     version: str = ""
     hot: str = ""
     python: str = ""
 
+
+# Upper bounds of the upstream latency histogram, seconds; every upstream has all of them, so that they can be added up.
+LATENCY_BUCKETS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
 
 METRICS: Final = (
     Metric(
@@ -162,7 +165,12 @@ METRICS: Final = (
         "corrupt segments set aside, segments the disk would not read.",
         ("kind",),
     ),
-    Metric("interdict_worker_restarts_total", Kind.COUNTER, "Workers started again because they had died."),
+    Metric(
+        "interdict_process_restarts_total",
+        Kind.COUNTER,
+        "Processes started again because they had died: worker or recorder.",
+        ("process",),
+    ),
     Metric(
         "interdict_last_reload_successful",
         Kind.GAUGE,
@@ -295,7 +303,7 @@ def _values(cells: CellCounts, status: Status) -> dict[str, _Samples]:
         "interdict_store_errors_total": {(): status.store_errors},
         "interdict_spool_octets": {(): status.spool_octets},
         "interdict_spool_damage_total": {(kind,): count for kind, count in status.spool_damage.items()},
-        "interdict_worker_restarts_total": {(): status.restarts},
+        "interdict_process_restarts_total": {(process,): count for process, count in status.restarts.items()},
         "interdict_last_reload_successful": {} if status.reload_ok is None else {(): int(status.reload_ok)},
         "interdict_last_reload_timestamp_seconds": {(): status.reload_at} if status.reload_at else {},
         "interdict_internal_errors_total": {(): cells.get(("internal_errors",), 0)},
@@ -319,7 +327,7 @@ def _upstream_latency(cells: CellCounts) -> HistogramMetricFamily:
     family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
     by_upstream: dict[str, dict[float, int]] = {}
     for (upstream, le), count in _pairs(cells, "upstream_seconds_bucket"):
-        buckets = by_upstream.setdefault(upstream, {})
+        buckets = by_upstream.setdefault(upstream, dict.fromkeys(LATENCY_BUCKETS, 0))
         bound = _bound(le)
         buckets[bound] = buckets.get(bound, 0) + int(count)
     for upstream, buckets in sorted(by_upstream.items()):

@@ -17,7 +17,7 @@ until when they hold; so an order begins at its moment with nothing reloaded.
 import hashlib
 import ipaddress
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from resolver.hot._table_cy import NameTable, fill, slots_for
@@ -191,12 +191,23 @@ class Generation:
             self.names: int = header["names"]
             self.terms = _terms_from_json(header["terms"])
             self.table = NameTable(*arrays)
+            self._pool = arrays[3]
             self._allowed = NetworkTable([(network, 0) for network in self.terms.allowed_networks])
             self._groups = NetworkTable(
                 [(network, i) for i, group in enumerate(self.terms.groups) for network in group.networks]
             )
         except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
             raise GenerationError(f"the generation file is damaged: {error}") from None
+
+    def listed(self) -> Iterator[bytes]:
+        """Every listed name, wire form, in the order of the file."""
+        start = i = 0
+        while i < len(self._pool):
+            octets = self._pool[i]
+            i += octets + 1
+            if not octets:
+                yield bytes(self._pool[start:i])
+                start = i
 
     def is_allowed(self, address: bytes) -> bool:
         """Whether a client address (4 or 16 octets) may ask at all."""

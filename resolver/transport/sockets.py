@@ -56,6 +56,16 @@ def bind_tcp(host: str, port: int) -> socket.socket:
     return sock
 
 
+def has_address(host: str) -> bool:
+    """Whether this machine has an address; loopback addresses are missing where IPv6 is switched off."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind((host, 0))
+    except OSError:
+        return False
+    return True
+
+
 def check_free(host: str, port: int, kind: socket.SocketKind) -> None:
     """Make sure that nobody holds an address yet: SO_REUSEPORT would let two servers share it without a word.
 

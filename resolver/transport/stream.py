@@ -1,13 +1,15 @@
 """TCP from clients (RFC 7766): many queries on a connection at once, answered as they are ready.
 
 Everything a client can hold on to is bounded: connections in all and per address, queries under way per connection,
-octets waiting for a client that does not read, and the time it may be idle or keep half a message. When all places are
-taken, the connection that has been idle longest makes room, so half-open ones lock nobody out.
+octets read and not yet answered, octets waiting for a client that does not read, and the time it may be idle or keep
+half a message. When all places are taken, the connection that has been idle longest makes room, so half-open ones lock
+nobody out. And the worker's time: who has sent more than a turn's messages waits for the next turn in one queue with
+all others of his kind, so that between two turns the loop sees to UDP and to everybody else.
 """
 
 import asyncio
 import socket
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
@@ -15,6 +17,8 @@ from typing import cast
 from resolver.transport.sockets import TCP_BACKLOG
 from resolver.transport.udp import Answerer
 
+TURN = 64  # messages of one connection answered in one go, and of all that wait in the queue, in one round of the loop
+READ_OCTETS = 16 * 1024  # read in one go: what may lie unanswered of a connection is this and one message
 WRITE_HIGH_WATER = 128 * 1024  # octets waiting for a client before its next queries are left unread
 SWEEP_SECONDS = 1.0
 
@@ -56,6 +60,9 @@ class StreamServer:
         self.now = now
         self._connections: OrderedDict[_Connection, None] = OrderedDict()  # least recently active first
         self._per_client: dict[str, int] = {}
+        self._queue: deque[_Connection] = deque()  # those that wait for their turn
+        # One for all connections: what is read is taken out before the loop reads from the next.
+        self.reading_room = memoryview(bytearray(READ_OCTETS))
         self._servers: list[asyncio.Server] = []
         self._sweeper: asyncio.TimerHandle | None = None
         self.evicted = 0
@@ -79,7 +86,7 @@ class StreamServer:
         end = self.now() + patience
         for connection in list(self._connections):
             connection.stop_reading()
-        while any(connection.in_flight for connection in self._connections) and self.now() < end:
+        while any(connection.is_busy for connection in self._connections) and self.now() < end:
             await asyncio.sleep(0.02)
         for connection in list(self._connections):
             connection.close()
@@ -119,6 +126,24 @@ class StreamServer:
         if connection in self._connections:
             self._connections.move_to_end(connection)
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether connections wait for their turn."""
+        return bool(self._queue)
+
+    def queue(self, connection: "_Connection") -> None:
+        """Let a connection's `take_turn` be called when all that wait already have had theirs."""
+        if not self._queue:
+            self._loop.call_soon(self._next_turn)
+        self._queue.append(connection)
+
+    def _next_turn(self) -> None:
+        # One a round of the loop, however many wait: what others of the loop wait for does not grow with the queue.
+        connection = self._queue.popleft()
+        if self._queue:
+            self._loop.call_soon(self._next_turn)
+        connection.take_turn()
+
     def address(self, host: str, port: int) -> tuple[bytes, bytes]:
         """(4 or 16 octets, 28 octets) of a client's address."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -139,7 +164,7 @@ class StreamServer:
         self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(asyncio.BufferedProtocol):
     """One client's connection: two octets of length before each message (RFC 1035 §4.2.2)."""
 
     def __init__(self, server: StreamServer) -> None:
@@ -151,6 +176,7 @@ class _Connection(asyncio.Protocol):
         self._finished = False  # the client will send no more
         self._stopped = False  # we take no more
         self._working = False
+        self._queued = False  # whole messages are in the buffer, and their turn will come
         self.host = ""
         self.in_flight = 0
         self.active_at = server.now()
@@ -173,9 +199,12 @@ class _Connection(asyncio.Protocol):
         self._transport = None
         self._buffer.clear()
 
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        self._work()
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._server.reading_room
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._buffer += self._server.reading_room[:nbytes]
+        self._go_on()
 
     def eof_received(self) -> bool:
         # The client may have closed its sending side only: what it asked is still answered.
@@ -190,12 +219,36 @@ class _Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self._blocked = False
         self._breathe()
+        self._go_on()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether answers to whole messages are still to come."""
+        return self.in_flight > 0 or self._queued
+
+    def take_turn(self) -> None:
+        """Answer the next of the messages that were left over."""
+        self._queued = False
         self._work()
 
+    def _go_on(self) -> None:
+        """Answer what is in the buffer, or get in line behind those that wait."""
+        if self._queued:
+            return
+        if self._server.is_crowded:
+            self._get_in_line()
+            self._breathe()
+        else:
+            self._work()
+
+    def _get_in_line(self) -> None:
+        self._queued = True
+        self._server.queue(self)
+
     def _work(self) -> None:
-        """Answer the whole messages in the buffer, as far as the limits let us."""
+        """Answer the whole messages in the buffer, as far as the limits let us, and a turn of them at most."""
         buffer = self._buffer
-        start = waiting = 0
+        start = waiting = taken = 0
         out: list[bytes] = []
         terms = self._server.terms
         self._working = True
@@ -208,6 +261,10 @@ class _Connection(asyncio.Protocol):
             octets = buffer[start] << 8 | buffer[start + 1]
             if len(buffer) - start - 2 < octets:
                 break
+            if taken == TURN:
+                self._get_in_line()
+                break
+            taken += 1
             packet = bytes(buffer[start + 2 : start + 2 + octets])
             start += 2 + octets
             self.in_flight += 1
@@ -242,7 +299,7 @@ class _Connection(asyncio.Protocol):
         if self._working:
             return  # settled while its query was being read: `_work` goes on by itself
         if self._buffer:
-            self._work()
+            self._go_on()
         else:
             self._breathe()
         if self._finished:
@@ -252,7 +309,7 @@ class _Connection(asyncio.Protocol):
         """Read on or stop reading, as the limits say."""
         if self._transport is None or self._transport.is_closing():
             return
-        full = self._stopped or self._blocked or self.in_flight >= self._server.terms.in_flight
+        full = self._stopped or self._queued or self._blocked or self.in_flight >= self._server.terms.in_flight
         if full and not self._paused:
             self._transport.pause_reading()
             self._paused = True
@@ -261,7 +318,7 @@ class _Connection(asyncio.Protocol):
             self._paused = False
 
     def _close_when_done(self) -> None:
-        if not self.in_flight and self._transport is not None and not self._blocked:
+        if not self.is_busy and self._transport is not None and not self._blocked:
             self._transport.close()
 
     def expire(self) -> None:
@@ -270,7 +327,7 @@ class _Connection(asyncio.Protocol):
             return
         if self._transport.get_write_buffer_size():
             self.abort()  # the client does not read; a close would wait for it for ever
-        elif not self.in_flight:
+        elif not self.is_busy:
             self._transport.close()
             self._server.release(self)
 

@@ -4,6 +4,10 @@ One socket, one set of buffers, made once: `recvmmsg` fills them, `hot.Batch` an
 is handed to the roof's `answer` one by one, and `sendmmsg` sends all that is ready. A datagram that has to wait for an
 upstream leaves the batch; its reply goes out by itself when it is there.
 
+A datagram that fills its slot may have been cut to fit, so it is never answered by what is left of it: the roof gets
+the header alone and says what it says to any message that breaks off. So it learns nothing of a slot's length either,
+and `hot.Batch`, which sees every datagram first, can not take a cut one for one that it knows.
+
 Linux only: the structures are those of the kernel's 64-bit ABI (`struct mmsghdr`, 64 octets: bits/socket.h).
 """
 
@@ -16,8 +20,10 @@ from typing import Protocol
 
 from resolver.hot._batch_cy import CONTROL_OCTETS, SLOT_OCTETS, SOCKADDR_OCTETS, Batch, ViewMemo
 from resolver.transport.sockets import is_wildcard
+from resolver.wire.message import HEADER_OCTETS
 
 SLOTS = 64  # datagrams a system call; beyond that the share of the call's own cost is lost in the noise
+FEW = SLOTS // 4  # datagrams of a batch; so few tell that the socket is empty and that there is no hurry
 MAX_BATCHES = 8  # in one go, before other events of the loop get their turn
 
 _MSG_DONTWAIT = 0x40
@@ -119,12 +125,19 @@ class UdpServer:
             if passed:
                 ready = self._answer_passed(passed, ready)
             self._send(ready)
+            if n < FEW:
+                # The socket was just emptied, and looking again would be a system call for nothing at low load, where
+                # most wake-ups are for one datagram. After a larger batch more has come while it was answered, and
+                # looking again is cheaper than a round of the loop. What is missed here, the next round sees.
+                return
 
     def _answer_passed(self, passed: list[int], ready: int) -> int:
         """Ask the roof for what the memo did not know; returns how many replies now stand ready."""
         received = memoryview(self._receive_headers).cast("I")
         for i in passed:
             octets = received[16 * i + 14]
+            if octets == SLOT_OCTETS:
+                octets = HEADER_OCTETS
             packet = self._arena[SLOT_OCTETS * i : SLOT_OCTETS * i + octets]
             sockaddr = self._names[SOCKADDR_OCTETS * i : SOCKADDR_OCTETS * (i + 1)]
             address = sockaddr[8:24] if self._family_is_6 else sockaddr[4:8]

@@ -7,9 +7,8 @@ import dnslib
 from resolver.wire.codes import EdnsOption, Rclass, Rcode, Rtype
 from resolver.wire.message import AD, CD, HEADER_OCTETS, OPCODE, QR, RA, RD, TC, Answer, ExtendedError, Query
 
-UDP_OCTETS = (
-    1232  # the largest UDP message we send or ask for: it crosses IPv6's minimum MTU unfragmented (RFC 8200 §5)
-)
+# The largest UDP message we send or ask for: it crosses IPv6's minimum MTU unfragmented (RFC 8200 §5).
+UDP_OCTETS = 1232
 TCP_OCTETS = 65535
 LOCAL_TTL = 10800  # seconds, of what is served here and nowhere else (RFC 6303 §3)
 _SOA_TIMES = (3600, 1200, 604800)  # refresh, retry, expire (RFC 6303 §3)
@@ -130,8 +129,8 @@ def negative_answer(
 ) -> Answer:
     """NXDOMAIN or NODATA with the SOA that lets it be cached (RFC 2308 §3).
 
-    The SOA is that of a zone served here and nowhere else, in the form RFC 6303 §3 gives for such zones: MNAME is the
-    zone's own name, RNAME is nobody.invalid.
+    The SOA, of class IN, is that of a zone served here and nowhere else, in the form RFC 6303 §3 gives for such zones:
+    MNAME is the zone's own name, RNAME is nobody.invalid.
 
     Args:
         rcode: NXDOMAIN, or NOERROR for NODATA.

@@ -142,7 +142,7 @@ def test_a_killed_worker_comes_back_and_its_hits_are_stored(server: Server) -> N
     assert len(load.lost) <= 64
     assert max(names.values()) == 1
     assert set(names) <= set(load.asked)
-    assert server.ask_control("status")["restarts"] == 1
+    assert server.ask_control("status")["restarts"]["worker"] == 1
 
 
 def test_a_killed_recorder_comes_back_and_nothing_is_stored_twice(server: Server) -> None:

@@ -412,18 +412,25 @@ def test_sigterm_stores_what_is_spooled(server: Server) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_end_is_quick_and_leaves_nobody_behind(server: Server, number: signal.Signals) -> None:
-    """With nothing in flight, all processes are gone within seconds."""
+@pytest.mark.parametrize("tell", [os.kill, os.killpg])
+def test_the_end_is_quick_and_leaves_nobody_behind(
+    server: Server, number: signal.Signals, tell: Callable[[int, int], None]
+) -> None:
+    """All processes are gone within seconds and nothing is logged, whether one is told or all at once.
+
+    Service managers and terminals signal the whole group: that workers end then is no death to be mended.
+    """
     server.start()
     pids = list(server.pids().values())
     started = time.monotonic()
     assert server.process is not None
-    server.process.send_signal(number)
+    tell(server.process.pid, number)
 
     assert server.process.wait(PATIENCE) == 0
     assert time.monotonic() - started < 5
     assert [pid for pid in pids if os.path.exists(f"/proc/{pid}")] == []
     assert "Traceback" not in server.said()
+    assert "started again" not in server.said()
 
 
 def test_workers_end_when_the_supervisor_is_killed(server: Server) -> None:

@@ -153,9 +153,7 @@ def ask(
     query = dns.message.make_query(
         name, rtype, rclass, use_edns=0 if edns else False, want_dnssec=do, payload=payload, id=message_id
     )
-    query.flags = (
-        (dns.flags.RD if rd else 0) | (dns.flags.CD if cd else 0) | (dns.flags.AD if ad else 0)
-    )  # fmt: skip
+    query.flags = (dns.flags.RD if rd else 0) | (dns.flags.CD if cd else 0) | (dns.flags.AD if ad else 0)
     return query.to_wire()
 
 

@@ -196,13 +196,15 @@ def test_the_supervisors_file_is_exposed(settings: RecorderSettings) -> None:
     ]
     told = {
         "generation": 7, "digest": "abc", "loaded_at": AT, "orders": orders, "lists": {"chat": AT}, "workers": 2,
-        "restarts": 1, "version": "1.0", "hot": "plain",
+        "restarts": {"worker": 1}, "version": "1.0", "hot": "plain",
     }  # fmt: skip
     settings.status.write_text(json.dumps(told))
     status = Recorder(settings).status()
     assert status.orders_in_force == {"past": True, "future": False, "over": False, "revoked": False}
     assert status.list_ages["chat"] > 0
-    assert (status.generation, status.digest, status.loaded_at, status.workers, status.restarts) == (7, "abc", AT, 2, 1)
+    assert (status.generation, status.digest, status.loaded_at, status.workers, status.restarts) == (
+        7, "abc", AT, 2, {"worker": 1},
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def generation_file(folder: Path, *bans: Ban) -> Path:
 
 
 def told(tmp_path: Path, config: Config, *bans: Ban) -> dict[str, object]:
-    policy_told = policy_status(generation_file(tmp_path, *bans), config, workers=2, restarts=1)
+    policy_told = policy_status(generation_file(tmp_path, *bans), config, workers=2, restarts={"worker": 1})
     paths = StatePaths(tmp_path / "state")
     paths.make()
     for number in range(2):
@@ -59,7 +59,9 @@ def test_counts_of_all_workers_add_up(tmp_path: Path, config: Config) -> None:
     found = told(tmp_path, config, Ban("ban", RULES))
 
     assert (found["queries"], found["hits_spooled"], found["hits_lost"], found["cache_entries"]) == (8, 8, 0, 14)
-    assert (found["generation"], found["workers"], found["restarts"], found["uptime_seconds"]) == (3, 2, 1, 61.0)
+    assert (found["generation"], found["workers"], found["restarts"], found["uptime_seconds"]) == (
+        3, 2, {"worker": 1}, 61.0,
+    )  # fmt: skip
     assert found["processes"] == [{"name": "worker 0", "pid": 10, "generation": 3}]
 
 
@@ -86,7 +88,17 @@ def test_the_banner_says_where_what_and_what_to_try(tmp_path: Path, config: Conf
     assert "answers on 0.0.0.0:53 (UDP and TCP)" in text
     assert "ban (nxdomain, enforce, for " in text
     assert "announced, in force from 2255-" in text
-    assert text.endswith("Try: dig @127.0.0.1 wechat.com")
+    assert text.endswith("Try: interdict explain wechat.com")
+
+
+def test_the_banner_proposes_a_name_that_is_withheld_here(tmp_path: Path, config: Config) -> None:
+    """Where an enforced order binds this machine itself, one of its names; else `explain`, which asks nobody."""
+    groups = {"all": ("0.0.0.0/0", "::/0")}
+    terms, names = terms_and_names([Ban("ban", RULES, groups=("all",))], groups)
+    (tmp_path / "00000001.generation").write_bytes(write_generation(terms, names, serial=1, at=0.0)[0])
+    found = policy_status(tmp_path / "00000001.generation", config, workers=1, restarts={})
+
+    assert found["withheld_here"] == "chat.example"
 
 
 def test_a_server_without_upstreams_says_so(tmp_path: Path) -> None:
@@ -104,12 +116,12 @@ def test_the_recorder_gets_whole_files_only(tmp_path: Path, config: Config) -> N
     """The file is replaced, not rewritten, and is JSON without infinities."""
     paths = StatePaths(tmp_path / "state")
     paths.make()
-    status = policy_status(generation_file(tmp_path, Ban("ban", RULES)), config, workers=2, restarts=0)
+    status = policy_status(generation_file(tmp_path, Ban("ban", RULES)), config, workers=2, restarts={})
     write_status(paths, status)
     before = paths.status.stat().st_ino
-    write_status(paths, {**status, "restarts": 1})
+    write_status(paths, {**status, "restarts": {"worker": 1}})
 
     found = json.loads(paths.status.read_text(), parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
-    assert (found["restarts"], found["generation"]) == (1, 3)
+    assert (found["restarts"], found["generation"]) == ({"worker": 1}, 3)
     assert paths.status.stat().st_ino != before
     assert [path.name for path in paths.run.iterdir()] == ["status.json"]

@@ -35,9 +35,15 @@ class Bench:
         )
 
     async def fetch(self, qname: bytes = WWW, qtype: int = Rtype.A, *, do: bool = False, cd: bool = False) -> Entry:
-        task = self.forwarder.fetch(qname, qtype, do=do, cd=cd)
+        task = self.start(qname, qtype, do=do, cd=cd)
         assert task is not None
         return await task
+
+    def start(
+        self, qname: bytes = WWW, qtype: int = Rtype.A, *, do: bool = False, cd: bool = False
+    ) -> asyncio.Task[Entry] | None:
+        """Begin to fetch, where there is room."""
+        return self.forwarder.fetch(cache_key(qname, qtype, do=do, cd=cd), qname, qtype, do=do, cd=cd)
 
     def once(self, qtype: int = Rtype.A) -> tuple[Entry | UpstreamError, float]:
         """Fetch once; returns what came of it and after how many seconds."""
@@ -93,7 +99,7 @@ def test_a_waiting_client_that_goes_away_takes_nothing_from_the_others() -> None
     bench = Bench(records({"www.example.org A": ANSWER}, delay=0.5))
 
     async def story() -> Entry:
-        task = bench.forwarder.fetch(WWW, Rtype.A, do=False, cd=False)
+        task = bench.start()
         assert task is not None
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(asyncio.shield(task), 0.1)
@@ -108,10 +114,9 @@ def test_no_more_questions_than_the_limit_are_under_way() -> None:
     bench = Bench(silent, terms=ForwarderTerms(pending=2))
 
     async def story() -> list[bool]:
-        fetch = bench.forwarder.fetch
-        taken = [fetch(b"\1" + bytes([n]) + b"\0", 1, do=False, cd=False) is not None for n in (65, 66, 67, 65)]
+        taken = [bench.start(b"\1" + bytes([n]) + b"\0") is not None for n in (65, 66, 67, 65)]
         await asyncio.sleep(60)
-        taken.append(fetch(b"\1c\0", 1, do=False, cd=False) is not None)
+        taken.append(bench.start(b"\1c\0") is not None)
         await asyncio.sleep(60)
         return taken
 
@@ -160,6 +165,83 @@ def test_an_upstream_that_fails_three_times_rests_and_is_tried_again() -> None:
     assert [asked[1] for asked in seen] == [1, 2, 3, 4, 5, 6, 7, 8, 8]
     states = [report for report in bench.roof.reports if report[0] == "192.0.2.1:53" and report[1] in ("up", "down")]
     assert [state for _, state in states] == ["up", "up", "down", "down", "up"]
+
+
+def rested(*reacts: React) -> Bench:
+    """A bench whose first upstream failed four times in a row and has just rested."""
+    bench = Bench(*reacts)
+    for now in (0.0, 1.0, 2.0, 3.0):
+        bench.upstreams[0].failed(now)
+    bench.clock.advance(bench.upstreams[0].rest_until - bench.clock.now())
+    return bench
+
+
+def many(bench: Bench, times: int = 1, pause: float = 0.0) -> list[float]:
+    """Ask ten questions at one time, several times; returns how many seconds each of them took."""
+
+    async def one(n: int) -> float:
+        started = bench.clock.now()
+        try:
+            await bench.fetch(names.from_text(f"n{n}.example.org"))
+        except UpstreamError:
+            pass
+        return bench.clock.now() - started
+
+    async def story() -> list[float]:
+        seconds = []
+        for k in range(times):
+            seconds += await asyncio.gather(*(one(10 * k + n) for n in range(10)))
+            await asyncio.sleep(pause)
+        return seconds
+
+    return run(bench.clock, story())
+
+
+def test_at_the_end_of_a_rest_one_question_finds_out() -> None:
+    """A dead upstream costs one client its patience, not all who ask at that moment; its rest is then longer."""
+    bench = rested(silent, GOOD)
+    ended = bench.clock.now()
+
+    seconds = many(bench)
+
+    assert bench.asked() == [1, 10]
+    assert sorted(s > 0.5 for s in seconds) == [False] * 9 + [True]
+    assert bench.upstreams[0].rest_until == pytest.approx(ended + 0.8 + 4.0)
+
+
+@pytest.mark.parametrize("broken", [silent, refuses, fails()], ids=["silent", "refuses", "SERVFAIL"])
+def test_others_pass_an_upstream_by_that_is_being_tried_wherever_it_stands(broken: React) -> None:
+    """Also where all of them come to it at once, after the one that they asked first."""
+    bench = rested(broken, refuses, GOOD)
+    bench.upstreams[0].rtt, bench.upstreams[1].rtt, bench.upstreams[2].rtt = 0.02, 0.01, 0.03
+
+    many(bench)
+
+    assert bench.asked() == [1, 10, 10]
+
+
+@pytest.mark.parametrize(("broken", "doubled"), [(silent, 4.0), (refuses, 4.0)], ids=["silent", "refuses"])
+def test_an_only_upstream_is_asked_by_all_though_it_rests(broken: React, doubled: float) -> None:
+    """Nobody else is left to ask; a failed trial lengthens the rest once, however many failed with it."""
+    bench = rested(broken)
+
+    many(bench)
+
+    assert bench.asked() == [20]
+    assert bench.upstreams[0].failures == 5
+    bench.exchanges[0].react = GOOD
+    many(bench)
+    assert bench.asked() == [30]
+    assert (bench.upstreams[0].failures, bench.upstreams[0].rest_until) == (0, 0)
+
+
+def test_an_upstream_that_is_back_is_used_by_all_again() -> None:
+    """The one good reply to the question that tried it ends the rest for everybody."""
+    bench = rested(GOOD, records({}, delay=0.2))
+
+    many(bench, times=2)
+
+    assert bench.asked() == [11, 9]
 
 
 def test_the_rest_grows_to_its_bound_and_no_further() -> None:

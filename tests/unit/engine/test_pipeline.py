@@ -352,6 +352,93 @@ def test_too_many_questions_under_way_are_refused_at_once() -> None:
     assert Counter(code for m in messages for code in edes(m)) == {Ede.NO_REACHABLE_AUTHORITY: 3, Ede.OTHER: 2}
 
 
+def test_stale_data_is_given_when_too_many_questions_are_under_way() -> None:
+    """Old data is better than none in an overload too (RFC 8767 §4); it is given at once and counted as stale."""
+    exchange = answering()
+    built = house(exchange, terms=ForwarderTerms(pending=1))
+
+    async def story() -> tuple[dns.message.Message, float]:
+        await built.ask("www.example.org")
+        built.clock.advance(61)
+        exchange.react = silent
+        other = asyncio.create_task(built.ask("other.example.org"))
+        await asyncio.sleep(0)
+        before = built.clock.now()
+        message = await built.ask("www.example.org")
+        waited = built.clock.now() - before
+        await other
+        return message, waited
+
+    message, waited = run(built.clock, story())
+    assert (dns.rcode.to_text(message.rcode()), edes(message), waited) == ("NOERROR", [Ede.STALE_ANSWER], 0)
+    assert message.answer[0][0].to_text() == "192.0.2.1"
+    assert built.counts("query")["udp", "everyone", "A", "NOERROR", "stale", "", "", "", ""] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "begins", "rcode", "ede", "source"),
+    [
+        ("new.example.org", False, "SERVFAIL", Ede.OTHER, "local"),
+        ("www.example.org", False, "NOERROR", Ede.STALE_ANSWER, "stale"),
+        ("cloak.example.org", False, "NXDOMAIN", Ede.CENSORED, "policy"),
+        ("www.example.org", True, "NXDOMAIN", Ede.CENSORED, "policy"),
+        ("new.example.org", True, "NXDOMAIN", Ede.CENSORED, "policy"),
+    ],
+)
+def test_a_query_with_no_room_to_wait_is_answered_at_once(
+    name: str, begins: bool, rcode: str, ede: Ede, source: str
+) -> None:
+    """With stale data or SERVFAIL, judged like any other answer by what is in force by then, and counted."""
+    later = Held([app("org", "example.org")], id="order-2", effective=START_AT + 200)
+    built = house(answering(), policy=generation(BAN, later))
+
+    async def story() -> Wanted:
+        for warmed in ("www.example.org", "cloak.example.org"):
+            await built.ask(warmed)
+        built.clock.advance(100)
+        wanted = built.pipeline.begin(ask(name), client())
+        assert isinstance(wanted, Wanted)
+        return wanted
+
+    wanted = run(built.clock, story())
+    asked, before = built.questions(), Counter(built.counts("query"))
+    built.clock.advance(100 if begins else 0)
+    message = read_reply(built.pipeline.busy(wanted))
+
+    assert (dns.rcode.to_text(message.rcode()), edes(message)) == (rcode, [ede])
+    assert [text for option in message.options for text in [option.text] if rcode == "SERVFAIL"] == (
+        ["too many questions under way"] if rcode == "SERVFAIL" else []
+    )
+    (counted,) = (Counter(built.counts("query")) - before).elements()
+    assert (counted[3], counted[4]) == (rcode, source)
+    assert built.questions() == asked
+
+
+@pytest.mark.parametrize("rclass", ["CH", "HS", "NONE", "ANY"])
+@pytest.mark.parametrize("rtype", ["A", "AAAA", "TXT"])
+@pytest.mark.parametrize(
+    ("action", "rcode", "ede"),
+    [
+        (Action.NXDOMAIN, "NXDOMAIN", Ede.CENSORED),
+        (Action.NODATA, "NOERROR", Ede.CENSORED),
+        (Action.REFUSED, "REFUSED", Ede.CENSORED),
+        (Action.SINKHOLE, "NOERROR", Ede.FORGED_ANSWER),
+    ],
+)
+def test_a_ban_in_another_class_is_told_without_records(
+    rclass: str, rtype: str, action: Action, rcode: str, ede: Ede
+) -> None:
+    """An order binds in every class; SOA and addresses of class IN have no place in an answer of another."""
+    built = house(answering(), policy=generation(Held([CHAT], action=action)))
+    packet = ask("chat.example", rtype, rclass=rclass)
+
+    message = read_reply(run(built.clock, built.answer(packet)))
+
+    assert dns.message.from_wire(packet).is_response(message)
+    assert (dns.rcode.to_text(message.rcode()), edes(message)) == (rcode, [ede])
+    assert (message.answer, message.authority, message.additional) == ([], [], [])
+
+
 @pytest.mark.parametrize(
     ("packet", "rcode"),
     [

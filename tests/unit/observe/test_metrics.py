@@ -36,7 +36,7 @@ CELLS = {
 STATUS = Status(
     generation=14, digest="abc", orders_in_force={"order-1": True, "order-2": False},
     list_ages={"apps/chat.yaml": 60.5}, stored={"sqlite": 15, "jsonl": 16}, store_errors=17, spool_octets=18,
-    spool_damage={"torn": 19}, workers=2, restarts=20, reload_ok=False, reload_at=1_700_000_001.0,
+    spool_damage={"torn": 19}, workers=2, restarts={"worker": 20}, reload_ok=False, reload_at=1_700_000_001.0,
     version="1.0", hot="plain", python="3.11.0",
 )  # fmt: skip
 
@@ -95,7 +95,7 @@ def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         ("interdict_store_errors_total", {}, 17),
         ("interdict_spool_octets", {}, 18),
         ("interdict_spool_damage_total", {"kind": "torn"}, 19),
-        ("interdict_worker_restarts_total", {}, 20),
+        ("interdict_process_restarts_total", {"process": "worker"}, 20),
         ("interdict_workers", {}, 2),
         ("interdict_build_info", {"version": "1.0", "hot": "plain", "python": "3.11.0"}, 1),
     ],

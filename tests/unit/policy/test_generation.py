@@ -223,6 +223,15 @@ def test_another_version_is_told_what_to_do() -> None:
         opened(OCTETS.replace(b"GENERATION 2", b"GENERATION 9"))
 
 
+def test_the_listed_names_can_be_read_again() -> None:
+    """All of them, each once, whatever octets their labels hold."""
+    odd = wire("chat.example"), b"\2a\0\1b\0"
+    terms, _ = terms_and_names([Ban("ban", ("suffix chat.example",))])
+    octets, _ = write_generation(terms, dict.fromkeys(odd, 0), serial=1, at=0.0)
+
+    assert sorted(opened(octets).listed()) == sorted(odd)
+
+
 def test_a_line_counts_within_its_window() -> None:
     """On trial until an instant, enforced from it on: the view says until when it holds, and what comes then."""
     terms, names = terms_and_names([Ban("ban", ("suffix chat.example",))])

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -12,7 +13,7 @@ import uvloop
 
 from resolver.observe.record import sockaddr
 from resolver.transport.sockets import TCP_BACKLOG, bind_tcp
-from resolver.transport.stream import StreamServer, StreamTerms
+from resolver.transport.stream import READ_OCTETS, TURN, StreamServer, StreamTerms
 from tests.support.answerer import FakeAnswerer, reply_to
 from tests.support.house import ask
 
@@ -122,6 +123,82 @@ def test_a_thousand_queries_on_one_connection_are_all_answered(play: Play) -> No
             return replies
 
     assert sorted(play(story())) == sorted(reply_to(query) for query in queries)  # type: ignore[type-var,arg-type]
+
+
+@pytest.mark.parametrize("connections", [1, 8])
+def test_a_flood_of_queries_leaves_the_loop_its_other_work(play: Play, connections: int) -> None:
+    """Between two rounds of the loop no more is answered than a few turns, however much has come."""
+    queries = [ask(f"n{n}.example.org", message_id=n) for n in range(4000 // connections)]
+
+    async def story() -> tuple[int, list[int]]:
+        async with window() as w:
+            clients = [await w.connect() for _ in range(connections)]
+            loop = asyncio.get_running_loop()
+            marks = [0]
+
+            def look() -> None:
+                marks.append(len(w.answerer.seen))
+                if marks[-1] < connections * len(queries):
+                    loop.call_soon(look)
+
+            async def count(reader: asyncio.StreamReader) -> int:
+                return len({await read_message(reader) for _ in queries})
+
+            for _, writer in clients:
+                writer.write(framed(*queries))
+            look()
+            counts = await asyncio.gather(*(count(reader) for reader, _ in clients))
+            return max(after - before for before, after in itertools.pairwise(marks)), counts
+
+    most, counts = play(story())  # type: ignore[misc]
+    # One turn from the queue and, while that is empty, one of a connection that has just been read.
+    assert most <= 2 * TURN
+    assert counts == [len(queries)] * connections
+
+
+def test_a_flood_does_not_fill_the_memory_before_it_is_answered(play: Play) -> None:
+    """What lies unanswered of a connection is one read and one message at most, whatever its reason to wait."""
+    queries = framed(*[ask(f"{kind}{n}.example") for kind in ("www", "later") for n in range(8000)])
+
+    async def story() -> tuple[int, int]:
+        async with window(StreamTerms(in_flight=8)) as w:
+            _, writer = await w.connect()
+            writer.write(queries)
+            await condition(lambda: len(w.server) == 1)
+            (connection,) = w.server._connections
+            most = 0
+
+            def is_stuck() -> bool:
+                nonlocal most
+                most = max(most, len(connection._buffer))
+                return connection.in_flight == 8
+
+            async with asyncio.timeout(PATIENCE):
+                while not is_stuck():
+                    await asyncio.sleep(0)
+            for _ in range(100):  # rounds in which nothing more must be read
+                await asyncio.sleep(0)
+                is_stuck()
+            return most, connection.in_flight
+
+    most, in_flight = play(story())  # type: ignore[misc]
+    assert in_flight == 8
+    assert most <= READ_OCTETS + 2 + 65535
+
+
+def test_all_that_came_before_the_end_of_a_connection_is_answered(play: Play) -> None:
+    """Also what has to wait for another turn when the client's last octet is read."""
+    queries = [ask(f"n{n}.example.org", message_id=n) for n in range(5 * TURN)]
+
+    async def story() -> tuple[int, bool]:
+        async with window() as w:
+            reader, writer = await w.connect()
+            writer.write(framed(*queries))
+            writer.write_eof()
+            replies = {await read_message(reader) for _ in queries}
+            return len(replies), await ends(reader)
+
+    assert play(story()) == (len(queries), True)
 
 
 def test_answers_come_as_they_are_ready(play: Play) -> None:

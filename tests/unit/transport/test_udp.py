@@ -11,7 +11,9 @@ from resolver.hot._batch_cy import NEVER, SLOT_OCTETS, Ready, ViewMemo
 from resolver.observe.cells import Cells
 from resolver.observe.record import Hit, hit_template, parse_all, sockaddr
 from resolver.transport.sockets import bind_udp
-from resolver.transport.udp import MAX_BATCHES, SLOTS, UdpServer
+from resolver.transport.udp import FEW, MAX_BATCHES, SLOTS, UdpServer
+from resolver.wire.codes import Rcode
+from resolver.wire.message import WireError, read_query
 from tests.support.answerer import FakeAnswerer, reply_to
 from tests.support.house import ask
 
@@ -183,7 +185,62 @@ def test_any_number_of_octets_may_come(packet: bytes) -> None:
         w.work()
 
         assert me.recv(4096) == WWW[:2] + b"learned"
-        assert [seen[0] for seen in w.answerer.seen] == [packet[:SLOT_OCTETS]]
+        assert [seen[0] for seen in w.answerer.seen] == [packet if len(packet) < SLOT_OCTETS else packet[:12]]
+
+
+def of_octets(octets: int) -> bytes:
+    """A well-formed query of so many octets, most of them padding (RFC 7830)."""
+    query = ask("www.example.org")
+    padding = octets - len(query) - 4
+    return query[:-2] + (padding + 4).to_bytes(2, "big") + b"\0\x0c" + padding.to_bytes(2, "big") + bytes(padding)
+
+
+@pytest.mark.parametrize("excess", [0, 1, 1000])
+def test_a_datagram_that_may_have_been_cut_is_not_answered_by_what_is_left(excess: int) -> None:
+    """The roof gets the header, for which FORMERR is the answer, however well formed the slot's octets are."""
+    query = of_octets(SLOT_OCTETS)
+    assert read_query(query).qtype == 1
+    with window() as w, client() as me:
+        w.answerer.answer = lambda p, *rest: w.answerer.seen.append((p, *rest[:3]))  # type: ignore[method-assign,assignment]
+        me.sendto(query + b"x" * excess, ("127.0.0.1", w.port))
+        w.work()
+
+        (packet,) = (seen[0] for seen in w.answerer.seen)
+        with pytest.raises(WireError) as refused:
+            read_query(packet)
+        assert (refused.value.rcode, packet[:2]) == (Rcode.FORMERR, query[:2])
+
+
+def test_the_longest_query_that_was_surely_not_cut_is_answered() -> None:
+    """One octet less than a slot has room for."""
+    query = of_octets(SLOT_OCTETS - 1)
+    with window() as w, client() as me:
+        me.sendto(query, ("127.0.0.1", w.port))
+        w.work()
+
+        assert me.recv(4096) == reply_to(query)
+
+
+@pytest.mark.parametrize(("come", "answered"), [(1, 1), (FEW - 1, FEW - 1), (FEW, FEW + 1), (SLOTS, SLOTS + 1)])
+def test_the_socket_is_looked_at_again_only_after_a_batch_of_some_size(come: int, answered: int) -> None:
+    """What comes while few are answered waits for the next wake-up, and is not forgotten."""
+    with window() as w, client() as me:
+        batch, late = w.answerer.batch, [with_id(WWW, come)]
+
+        def batch_and_more() -> tuple[dict[bytes, ViewMemo], float, float]:
+            if late:
+                me.sendto(late.pop(), ("127.0.0.1", w.port))
+            return batch()
+
+        w.answerer.batch = batch_and_more  # type: ignore[method-assign]
+        for n in range(come):
+            me.sendto(with_id(WWW, n), ("127.0.0.1", w.port))
+        w.work()
+        assert len(w.answerer.seen) == answered
+        if answered == come:
+            w.work()
+
+        assert sorted(int.from_bytes(me.recv(4096)[:2], "big") for _ in range(come + 1)) == list(range(come + 1))
 
 
 @pytest.mark.parametrize(("wildcard", "asked"), [("0.0.0.0", "127.0.0.3"), ("::", "::1")])
