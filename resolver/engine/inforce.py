@@ -61,7 +61,7 @@ class PolicyInForce:
         memo = self._memos.get(view.group)
         if memo is None:
             memo = self._memos[view.group] = ViewMemo(self._ready_answers)
-        # What was not asked for since its memo's last turn goes first. Each memo is empty after two turns, so this ends.
+        # What was not asked for since its memo's last turn goes first. Two turns empty a memo, so this comes to an end.
         while self.ready_answers() >= self._ready_answers:
             max(self._memos.values(), key=lambda one: (one.old_half(), one.size())).halve()
         if address not in self.sources:

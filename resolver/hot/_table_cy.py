@@ -106,6 +106,7 @@ class NameTable:
             k: cython.int
             j: cython.Py_ssize_t
             residue: cython.ulonglong = 0
+            prime: cython.ulonglong = PRIME
             weight: cython.ulonglong = 256  # 256 ** (octets already to the right); the root label adds nothing
             while i < len(name) and name[i] != 0 and labels < 128:
                 starts[labels] = i
@@ -115,8 +116,8 @@ class NameTable:
             for k in range(labels - 1, -1, -1):
                 j = n - 1
                 while j >= starts[k]:
-                    residue = (residue + cython.cast(cython.uchar, name[j]) * weight) % 36028797018963913
-                    weight = (weight << 8) % 36028797018963913
+                    residue = (residue + cython.cast(cython.uchar, name[j]) * weight) % prime
+                    weight = (weight << 8) % prime
                     j -= 1
                 n = starts[k]
                 sums[k] = residue + 1
@@ -130,7 +131,7 @@ class NameTable:
             return found
         while (n := name[i]) != 0:
             suffix = name[i:]
-            claim_set = self._probe(int.from_bytes(suffix, "big") % PRIME + 1, suffix)
+            claim_set = self._probe(fingerprint(suffix), suffix)
             if claim_set >= 0:
                 found.append((i, claim_set))
             i += n + 1
@@ -157,7 +158,7 @@ def fill(
     places = memoryview(bytearray(4 * slots)).cast("I")
     place = 0
     for name, claim_set in zip(names, claim_sets, strict=True):
-        wanted = int.from_bytes(name, "big") % PRIME + 1
+        wanted = fingerprint(name)
         slot = wanted % slots
         while fingerprints[slot]:
             slot = (slot + 1) % slots

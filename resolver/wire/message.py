@@ -73,9 +73,9 @@ def read_query(message: bytes) -> Query:
 
     Raises:
         WireError: FORMERR for what is not well formed or holds no single question (RFC 9619 §4), NOTIMP for another
-        opcode or
-            a meta-type, BADVERS for an EDNS version above 0 (RFC 6891 §6.1.3); silence for what is too short to have
-            a header and for responses, since answering a response could start a loop.
+            opcode or a meta-type, REFUSED for a zone transfer, BADVERS for an EDNS version above 0 (RFC 6891 §6.1.3);
+            silence for what is too short to have a header and for responses, since answering a response could start a
+            loop.
     """
     outcome, question_end, opt = scan.scan_query(message)
     if outcome == scan.NOT_A_QUERY:
@@ -117,9 +117,8 @@ def read_query(message: bytes) -> Query:
     return query
 
 
-_NO_QUESTION = frozenset(
-    {0, int(Rtype.OPT)}
-)  # type 0 is reserved (RFC 6895 §3.1), OPT is never asked (RFC 6891 §6.1.1)
+# Type 0 is reserved (RFC 6895 §3.1), OPT is never asked for (RFC 6891 §6.1.1).
+_NO_QUESTION = frozenset({0, int(Rtype.OPT)})
 _NOT_IMPLEMENTED = frozenset({int(Rtype.TKEY), int(Rtype.TSIG), int(Rtype.MAILA), int(Rtype.MAILB)})
 
 

@@ -3,13 +3,16 @@
 import socket
 import threading
 import time
+from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.conftest import MakeServer
 from tests.support.house import ask
+from tests.support.server import Server
 
 pytestmark = pytest.mark.e2e
+
+MakeServer = Callable[..., Server]
 
 CLIENTS = 5
 QUERIES = 10_000  # of each client; together some seconds of work for one worker

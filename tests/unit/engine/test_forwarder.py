@@ -1,6 +1,7 @@
 """The way to the upstreams: who is asked, how often, for how long, and what counts as an answer."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 import dns.flags
@@ -170,8 +171,9 @@ def test_an_upstream_that_fails_three_times_rests_and_is_tried_again() -> None:
 def rested(*reacts: React) -> Bench:
     """A bench whose first upstream failed four times in a row and has just rested."""
     bench = Bench(*reacts)
-    for now in (0.0, 1.0, 2.0, 3.0):
-        bench.upstreams[0].failed(now)
+    for seconds in (0.0, 0.1, 0.1, 1.0):
+        bench.clock.advance(seconds)
+        bench.upstreams[0].failed(bench.clock.now())
     bench.clock.advance(bench.upstreams[0].rest_until - bench.clock.now())
     return bench
 
@@ -181,10 +183,8 @@ def many(bench: Bench, times: int = 1, pause: float = 0.0) -> list[float]:
 
     async def one(n: int) -> float:
         started = bench.clock.now()
-        try:
+        with contextlib.suppress(UpstreamError):
             await bench.fetch(names.from_text(f"n{n}.example.org"))
-        except UpstreamError:
-            pass
         return bench.clock.now() - started
 
     async def story() -> list[float]:
@@ -220,8 +220,8 @@ def test_others_pass_an_upstream_by_that_is_being_tried_wherever_it_stands(broke
     assert bench.asked() == [1, 10, 10]
 
 
-@pytest.mark.parametrize(("broken", "doubled"), [(silent, 4.0), (refuses, 4.0)], ids=["silent", "refuses"])
-def test_an_only_upstream_is_asked_by_all_though_it_rests(broken: React, doubled: float) -> None:
+@pytest.mark.parametrize("broken", [silent, refuses], ids=["silent", "refuses"])
+def test_an_only_upstream_is_asked_by_all_though_it_rests(broken: React) -> None:
     """Nobody else is left to ask; a failed trial lengthens the rest once, however many failed with it."""
     bench = rested(broken)
 
