@@ -13,6 +13,8 @@ from resolver.policy.compile import takes
 from resolver.policy.documents import Action, Documents, Mode, Order
 from resolver.policy.explain import Standing, standing_of
 
+_IDLE_NAMED = 3  # of the orders that are only described, so many are named
+
 
 @dataclass(frozen=True, slots=True)
 class OrderLine:
@@ -146,7 +148,8 @@ def _machine_warnings(config: Config) -> Iterator[str]:
 def _notes(config: Config, documents: Documents, configured: list[str]) -> Iterator[str]:
     idle = [order_id for order_id in documents.orders if order_id not in configured]
     if idle:
-        yield f"described, but put into force by no line of policy.orders: {', '.join(idle)}"
+        more = f" and {len(idle) - _IDLE_NAMED} more" if len(idle) > _IDLE_NAMED else ""
+        yield f"described, but put into force by no line of policy.orders: {', '.join(idle[:_IDLE_NAMED])}{more}"
     for group in config.groups:
         if not any(group.name in line.groups for line in config.policy.orders):
             yield f"no order is put into force for group {group.name}"

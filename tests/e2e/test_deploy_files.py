@@ -154,11 +154,11 @@ def test_every_action_is_in_the_guides_table_of_answers() -> None:
 
 
 HITS = [
-    Hit(1_790_860_000_000_000, "10.20.1.1", 4000, 7, "phones", "udp", "WeChat.com", "A", "ca-tbs-2023-10-30", "wechat",
+    Hit(1_790_860_000_000_000, "10.20.1.1", 4000, 7, "phones", "udp", "wechat.com", "A", "ca-tbs-2023-10-30", "wechat",
         "suffix wechat.com", "nxdomain", "NXDOMAIN", 16, "enforce"),
     Hit(1_790_860_001_000_000, "10.20.1.1", 4001, 7, "phones", "tcp", "wechat.com", "HTTPS", "ca-tbs-2023-10-30",
         "wechat", "suffix wechat.com", "nxdomain", "NXDOMAIN", 16, "enforce"),
-    Hit(1_790_860_002_000_000, "2001:db8::7", 4002, 7, "", "udp", "DeepSeek.com", "A", "ca-tbs-2025-02-06", "deepseek",
+    Hit(1_790_860_002_000_000, "2001:db8::7", 4002, 7, "", "udp", "deepseek.com", "A", "ca-tbs-2025-02-06", "deepseek",
         "suffix deepseek.com", "nxdomain", "NOERROR", None, "observe"),
     Hit(1_790_860_003_000_000, "2001:db8::8", 4003, 7, "", "udp", "deepseek.com", "A", "ca-tbs-2025-02-06", "deepseek",
         "suffix deepseek.com", "nxdomain", "NOERROR", None, "observe"),
