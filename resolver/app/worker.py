@@ -199,7 +199,6 @@ class Worker:
         self._spooled_cell = self._cells.index("hits_spooled")
         self._lost_cell = self._cells.index("hits_lost")
         self._errors_cell = self._cells.index("internal_errors")
-        self._overloads_cell = self._cells.index("overloads")
         self._next_report = 0.0
         self._told = (0, 0)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -289,6 +288,8 @@ class Worker:
         """Walk the path; no error of ours leaves here as an exception."""
         try:
             outcome = self._pipeline.begin(packet, Client(address, peer, transport))
+            if isinstance(outcome, Wanted) and self._waiting >= MAX_WAITING:
+                outcome = self._pipeline.busy(outcome)
         except Exception:
             self._report_error()
             outcome = _last_resort(packet, transport)
@@ -296,9 +297,6 @@ class Worker:
             return outcome
         if outcome is None:
             later(None)
-        elif self._waiting >= MAX_WAITING:
-            self._cells.counts[self._overloads_cell] += 1
-            later(_last_resort(packet, transport))
         else:
             self._waiting += 1
             self._spawn(self._finish(outcome, later))

@@ -175,6 +175,7 @@ class Pipeline:
 
     def busy(self, wanted: Wanted) -> bytes | None:
         """Answer a query that there is no room to wait for: with stale data where that is at hand, else SERVFAIL."""
+        self._cells.counts[self._cells.index("overloads")] += 1
         failure = error_answer(Rcode.SERVFAIL, ExtendedError(Ede.OTHER, "too many questions under way"))
         return self._conclude(wanted, failure, "local")
 

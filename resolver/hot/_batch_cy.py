@@ -30,7 +30,7 @@ else:
     else:
         from resolver.hot._scan_cy import age
 
-SLOT_OCTETS = 4096  # room for one datagram, in and out; a query over this size has no honest sender
+SLOT_OCTETS = 4096  # room for one datagram, in and out; a query of this size or over has no honest sender
 SOCKADDR_OCTETS = 28  # struct sockaddr_in6, the longer of the two
 CONTROL_OCTETS = 64  # room for one IP_PKTINFO or IPV6_PKTINFO message
 TAIL_OCTETS = 4096  # the most that a hit record may add (observe/record.py)

@@ -189,7 +189,7 @@ METRICS: Final = (
     Metric(
         "interdict_overloads_total",
         Kind.COUNTER,
-        "Queries answered SERVFAIL because too many were waiting for upstreams already.",
+        "Queries answered SERVFAIL, or with stale data, because too many were waiting for upstreams already.",
     ),
     Metric("interdict_workers", Kind.GAUGE, "Worker processes that answer queries."),
     Metric(

@@ -136,7 +136,12 @@ class _UdpSocket:
         while message_id in self._waiting:
             message_id = _random.randrange(65536)
         sent = message_id.to_bytes(2, "big") + query[2:]
-        self._sock.send(sent)
+        try:
+            self._sock.send(sent)
+        except OSError as error:
+            # It may be the ICMP error of an earlier query, which is told once, to whoever asks the socket first.
+            self._fail(error)
+            raise
         self._sent += 1
         self._waiting[message_id] = (take, future)
         return message_id, sent
@@ -162,6 +167,12 @@ class _UdpSocket:
             if error is not None and not future.done():
                 future.set_exception(error)
 
+    def _fail(self, error: OSError) -> None:
+        """Tell all who wait on this socket."""
+        for _, future in list(self._waiting.values()):
+            if not future.done():
+                future.set_exception(OSError(error.errno, error.strerror))
+
     def _on_readable(self) -> None:
         while self._sock.fileno() >= 0:
             try:
@@ -169,9 +180,7 @@ class _UdpSocket:
             except BlockingIOError:
                 return
             except OSError as error:  # ECONNREFUSED and its like: an ICMP error for something sent on this socket
-                for _, future in list(self._waiting.values()):
-                    if not future.done():
-                        future.set_exception(OSError(error.errno, error.strerror))
+                self._fail(error)
                 return
             if len(reply) >= 2:
                 waiting = self._waiting.get(reply[0] << 8 | reply[1])

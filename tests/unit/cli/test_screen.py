@@ -5,7 +5,8 @@ import pytest
 from resolver.cli.screen import show_status
 
 STATUS: dict[str, object] = {
-    "version": "1.2.3", "hot": "compiled", "uptime_seconds": 93_784.5, "restarts": {"worker": 0, "recorder": 0}, "config": "/etc/interdict.yaml",
+    "version": "1.2.3", "hot": "compiled", "uptime_seconds": 93_784.5,
+    "restarts": {"worker": 0, "recorder": 0}, "config": "/etc/interdict.yaml",
     "state_dir": "/var/lib/interdict", "listen": ["127.0.0.1:5300", "[::1]:5300"], "upstreams": ["192.0.2.53:53"],
     "metrics": "127.0.0.1:9530", "generation": 4, "digest": "0123456789abcdef", "loaded_at": 1_700_000_000.0,
     "names": 140, "queries": 77, "cache_entries": 5, "hits_spooled": 3, "hits_lost": 0,

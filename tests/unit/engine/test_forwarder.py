@@ -244,6 +244,20 @@ def test_an_upstream_that_is_back_is_used_by_all_again() -> None:
     assert bench.asked() == [11, 9]
 
 
+def test_an_upstream_that_is_back_but_could_not_say_is_tried_with_the_next_question() -> None:
+    """SERVFAIL for one name is a sign of life: it is passed by no longer than that took, and asked of others soon."""
+
+    def could_not_say(query: dns.message.Message, transport: str) -> list[Said]:
+        return fails()(query, transport) if len(bench.exchanges[0].asked) == 1 else GOOD(query, transport)
+
+    bench = rested(could_not_say, GOOD)
+
+    many(bench, times=2)
+
+    assert bench.asked()[0] == 2
+    assert bench.upstreams[0].rest_until == 0
+
+
 def test_the_rest_grows_to_its_bound_and_no_further() -> None:
     """1, 2, 4 … 30 seconds, however often it fails; an upstream may be away for weeks."""
     bench = Bench(silent)

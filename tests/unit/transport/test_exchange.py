@@ -131,6 +131,27 @@ def test_a_closed_port_is_told_at_once() -> None:
     assert asyncio.run(story()) < 1.0
 
 
+def test_all_who_wait_on_a_closed_port_are_told_at_once() -> None:
+    """The kernel tells an ICMP error once, maybe to the next who sends: the others must not wait for their time-out."""
+
+    async def story() -> tuple[float, list[object]]:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.bind(("127.0.0.1", 0))
+            port = sock.getsockname()[1]
+        exchange = UpstreamExchange(loop, "127.0.0.1", port, 1)
+        started = loop.time()
+        questions = [exchange.over_udp(QUERY, read_reply, 5.0) for _ in range(20)]
+        outcomes = await asyncio.gather(*questions, return_exceptions=True)
+        exchange.close()
+        return loop.time() - started, list(outcomes)
+
+    seconds, outcomes = asyncio.run(story())
+
+    assert seconds < 1.0
+    assert {type(outcome) for outcome in outcomes} == {ConnectionRefusedError}
+
+
 def test_replies_out_of_order_reach_who_asked() -> None:
     """Many queries on few sockets, answered backwards: each gets its own."""
     held: list[bytes] = []
