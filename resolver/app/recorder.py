@@ -100,8 +100,11 @@ def main(settings: RecorderSettings) -> int:
     # Keys and hang-ups on a terminal reach the whole group; the supervisor says what they mean, and when.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # Nice where that is all there is; better, only what nobody else wants of the processors: a worker that wakes to
+    # answer then never waits for a transaction. What is not stored meanwhile waits in the spool.
     with suppress(OSError):
         os.nice(_NICE)
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
     def wait(seconds: float) -> bool:
         end = time.monotonic() + seconds

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,18 @@ def test_the_bench_measures_the_floor_and_refuses_wrong_answers() -> None:
     )
     assert checked.returncode == 0, checked.stderr
     assert "| floor |" in checked.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not {0, 1} <= os.sched_getaffinity(0), reason="the bench needs cores 0 and 1")
+def test_dnsperf_loads_as_well(peer: Callable[[str], str]) -> None:
+    """`run answers --generator dnsperf` fills both tables from what dnsperf prints."""
+    for program in ("gcc", "knotd", "dnsperf"):
+        peer(program)
+    command = [Path(__file__).with_name("run"), "answers", "--generator", "dnsperf", "--servers", "floor"]
+    command += ["--rounds", "1", "--seconds", "0.5", "--distinct", "1000", "--noise", "100"]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHON": sys.executable}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("| floor |") == 3, "blocked, cached, memory"

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from harness import machine, work
-from harness.load import Generator, Run, build
+from harness.load import GENERATORS, Generator, Run, build
 from harness.report import Measured, Session, markdown
 from harness.servers import SERVERS, Floor, Interdict, Server, Upstream, WrongAnswer
 
@@ -37,7 +37,7 @@ def main() -> None:
     try:
         sys.exit(_check() if arguments.check else _measure(arguments))
     except machine.MissingProgram as missing:
-        sys.exit(_cannot(f"{missing}, or choose others with --servers"))
+        sys.exit(_cannot(f"{missing}, or choose others with --servers or --generator"))
     except WrongAnswer as wrong:
         print(f"bench: nothing is reported: {wrong}", file=sys.stderr)
         sys.exit(1)
@@ -58,6 +58,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of one run (default 3)")
     parser.add_argument("--servers", default=",".join(SERVERS), help="some of: %(default)s")
+    parser.add_argument("--generator", choices=GENERATORS, default="blast", help="what loads (default blast)")
     parser.add_argument("--listed", type=int, default=1000, help="names listed (default 1000)")
     parser.add_argument("--distinct", type=int, default=100_000, help="questions before they repeat (default 100000)")
     parser.add_argument("--edns", action="store_true", help="ask with an OPT record")
@@ -74,6 +75,8 @@ def _arguments() -> argparse.Namespace:
     for chosen, known in ((arguments.tables, TABLES), (arguments.servers, SERVERS)):
         if unknown := set(chosen) - set(known):
             parser.error(f"{', '.join(sorted(unknown))}: unknown; choose from {', '.join(known)}")
+    if arguments.generator == "dnsperf" and not {"answers", "memory"}.issuperset(arguments.tables):
+        parser.error("--generator dnsperf is for the table answers: the others need running numbers or percentiles")
     if min(arguments.rounds, arguments.listed, arguments.distinct, arguments.seconds) <= 0:
         parser.error("--rounds, --seconds, --listed and --distinct are above 0")
     return arguments
@@ -115,7 +118,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     chosen = [SERVERS[name] for name in arguments.servers]
     wanted = [(name, paced) for table in arguments.tables for names, paced in [TABLES[table]] for name in names]
     Interdict.chosen = arguments.interdict
-    needed: list[type[Server]] = [Floor, Upstream, *chosen]
+    needed: list[type[Server | Generator]] = [Floor, Upstream, GENERATORS[arguments.generator], *chosen]
     for kind in needed:
         kind.executable()
     try:
@@ -123,7 +126,7 @@ def _measure(arguments: argparse.Namespace) -> int:
             folder = stack.enter_context(_workshop())
             blast, Floor.binary = build(folder)
             upstream = stack.enter_context(_running(Upstream(folder / "knot", 0, 0)))
-            generator = Generator(blast, upstream, arguments.edns)
+            generator = GENERATORS[arguments.generator](blast, upstream, arguments.edns)
             warm = _question_file(folder, "warm", work.warm_questions())
             files = {
                 name: _question_file(
@@ -206,7 +209,7 @@ def _wait_for_quiet(noise: float) -> None:
 def _line(run: Run) -> str:
     return (
         f"round {run.round + 1} {run.workload:9} {run.server:15} {run.answered / run.seconds:9,.0f}/s "
-        f"{run.cost_us:6.2f} µs  busy {run.busy:.2f}  p50 {run.p50_us:.0f} p99 {run.p99_us:.0f}  "
+        f"{run.cost_us:6.2f} µs  busy {run.busy:.2f}  mean latency {run.mean_us:.0f} µs  "
         f"foreign {run.foreign_server:.2f} {run.foreign_load:.2f}  {run.complaint or ''}"
     )
 
@@ -224,7 +227,14 @@ def _check() -> int:
         floor.echoes = False
         bad = generator.measure(floor, blocked, questions, 0.1, False, 0, 0)
     session = Session(datetime.date.today().isoformat(), machine.facts(), {}, noise_limit=1.0, runs=[good])
-    session.arguments = {"edns": False, "listed": 1000, "distinct": 1000, "rounds": 1, "seconds": 0.3}
+    session.arguments = {
+        "generator": "blast",
+        "edns": False,
+        "listed": 1000,
+        "distinct": 1000,
+        "rounds": 1,
+        "seconds": 0.3,
+    }
     print(markdown(session))
     failures = [
         *(["the floor answered nothing, or wrongly"] if good.complaint or good.answered < 1000 else []),

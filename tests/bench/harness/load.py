@@ -1,10 +1,11 @@
-"""The load generator, and one measured run.
+"""The load generators, and one measured run.
 
 A run counts the CPU time of all processes of the server, from before the first question until the server is at rest
 again: what it puts off until after the load belongs to the price of the answers.
 """
 
 import json
+import re
 import resource
 import subprocess
 import threading
@@ -13,6 +14,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+
+import dns.rcode
 
 from harness import machine
 from harness.servers import Floor, Hits, Server
@@ -53,8 +56,9 @@ class Run:
     unexpected: int
     rcodes: dict[str, int]
     mean_us: float
-    p50_us: float
-    p99_us: float
+    p50_us: float | None
+    p99_us: float | None
+    """None where the generator counts no latencies but their mean."""
     cpu_s: dict[str, float]
     """By role, under load."""
     cpu_after_s: dict[str, float]
@@ -132,6 +136,15 @@ class Generator:
         self._blast, self._upstream, self._edns = blast, upstream, edns
         self._number = 0
 
+    @classmethod
+    def executable(cls) -> str:
+        """Return the path of the program it cannot do without: the compiler.
+
+        Raises:
+            MissingProgram: It is not installed.
+        """
+        return Floor.executable()
+
     def warm(self, server: Server, questions: Path) -> None:
         """Ask every question of the file once, gently, and wait until the server is at rest again."""
         self._ask(server, questions, ["-1", "-l", "600", "-q", str(_WARM_WINDOW)])
@@ -141,11 +154,10 @@ class Generator:
         self, server: Server, workload: Workload, questions: Path, seconds: float, paced: bool, round: int, attempt: int
     ) -> Run:
         """Load the server for `seconds` and wait until it is at rest again."""
-        options = ["-l", str(seconds), "-q", str(_WINDOW), *(["-r", str(PACED_RATE)] if paced else [])]
         hits = server.hits()
         with _Scrapes(server) as scrapes:
             before = _Reading.take(server, self._upstream)
-            outcome = self._ask(server, questions, options)
+            outcome = self._load(server, workload, questions, seconds, paced)
             after = _Reading.take(server, self._upstream)
             rest, hits_then = self._rest(server)
         foreign_server, foreign_load = after.foreign_since(before)
@@ -178,13 +190,22 @@ class Generator:
             complaint=complaint,
         )
 
+    def _load(self, server: Server, workload: Workload, questions: Path, seconds: float, paced: bool) -> dict[str, Any]:
+        """Ask for `seconds`; return the fields of Run that the generator knows."""
+        pace = ["-r", str(PACED_RATE)] if paced else []
+        return self._ask(server, questions, ["-l", str(seconds), "-q", str(_WINDOW), *pace])
+
     def _ask(self, server: Server, questions: Path, options: list[str]) -> dict[str, Any]:
-        command = ["taskset", "-c", str(machine.LOAD_CORE), str(self._blast), "-p", str(server.port)]
-        command += ["-d", str(questions), "-c", str(_SOCKETS), "-n", str(self._number), *options]
-        command += ["-e"] * self._edns + ["-x"] * server.echoes
-        outcome: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+        own = ["-n", str(self._number), *options, *(["-x"] if server.echoes else [])]
+        outcome: dict[str, Any] = json.loads(self._output(str(self._blast), server, questions, own))
         self._number += outcome["asked"]
         return outcome
+
+    def _output(self, program: str, server: Server, questions: Path, options: list[str]) -> str:
+        """Run a generator on its core, with the options that all of them have; return what it prints."""
+        command = ["taskset", "-c", str(machine.LOAD_CORE), program, "-p", str(server.port), "-d", str(questions)]
+        command += ["-c", str(_SOCKETS), *(["-e"] if self._edns else []), *options]
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
     def _rest(self, server: Server) -> tuple[_Reading, Hits]:
         """Wait until the server uses less than a twentieth of its core and has stored all hits, or time is up."""
@@ -198,6 +219,44 @@ class Generator:
                 hits = server.hits()
                 if hits.noted == hits.stored or reading.at > end:
                     return reading, hits
+
+
+class Dnsperf(Generator):
+    """Loads by dnsperf, which others can repeat; `blast` still warms.
+
+    It sends the lines of a file as they are and looks at RCODEs alone, so that a workload must have one RCODE and no
+    running numbers.
+    """
+
+    @classmethod
+    def executable(cls) -> str:
+        return machine.program("dnsperf", "dnsperf")
+
+    def _load(self, server: Server, workload: Workload, questions: Path, seconds: float, paced: bool) -> dict[str, Any]:
+        pairs = questions.with_suffix(".dnsperf")
+        if not pairs.exists():
+            pairs.write_text(re.sub(r" \d$", "", questions.read_text(), flags=re.MULTILINE))
+        options = ["-s", "127.0.0.1", "-l", str(seconds), "-q", str(_WINDOW), "-T", "1", "-W"]
+        printed = self._output(self.executable(), server, pairs, options)
+        figures = dict(re.findall(r"^ +([^:\n]+): *(\S+)", printed, re.MULTILINE))
+        counts = re.findall(r"([A-Z]\w+) (\d+) \(", "".join(re.findall(r"Response codes:.*", printed)))
+        rcodes = {str(int(dns.rcode.from_text(name))): int(count) for name, count in counts}
+        asked, answered = int(figures["Queries sent"]), int(figures["Queries completed"])
+        return {
+            "seconds": float(figures["Run time (s)"]),
+            "asked": asked,
+            "answered": answered,
+            "lost": asked - answered,
+            "garbled": printed.count("Warning: received"),
+            "unexpected": 0 if server.echoes else answered - rcodes.get("3" if workload.blocked else "0", 0),
+            "rcodes": rcodes,
+            "mean_us": float(figures["Average Latency (s)"]) * 1e6,
+            "p50_us": None,
+            "p99_us": None,
+        }
+
+
+GENERATORS: dict[str, type[Generator]] = {"blast": Generator, "dnsperf": Dnsperf}
 
 
 class _Scrapes:

@@ -79,8 +79,9 @@ def markdown(session: Session) -> str:
         sections.append(f"**Refused.** {refusal}\n" if refusal else (_latency(runs) if paced else _cost(runs)))
     sections.append(_memory(session.servers))
     noisy = sum(run.noise() > session.noise_limit for run in session.runs)
+    checked = "every answer" if session.arguments["generator"] == "blast" else "the RCODE of every answer"
     sections.append(
-        f"{len(session.runs)} runs; every answer was checked. {noisy} runs are left out of the medians: others took "
+        f"{len(session.runs)} runs; {checked} was checked. {noisy} runs are left out of the medians: others took "
         f"more than {session.noise_limit:.0%} of the server's core, or twice that of the generator's.\n"
     )
     return "\n".join(sections)
@@ -91,7 +92,7 @@ def _heading(session: Session) -> str:
     lines = [
         f"# Interdict beside its peers, {session.date}\n",
         f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, kernel {machine['kernel']}. "
-        "Each server alone on one core, load generator and upstream on the other, loopback UDP "
+        f"Each server alone on one core, {arguments['generator']} and the upstream on the other, loopback UDP "
         f"{'with' if arguments['edns'] else 'without'} EDNS, {arguments['listed']:,} listed names, at most "
         f"{arguments['distinct']:,} distinct questions where questions repeat. Medians of {arguments['rounds']} "
         f"interleaved rounds of {arguments['seconds']:g} s; ratios are to the floor of the same round.\n",
@@ -144,8 +145,8 @@ def _latency(runs: Sequence[Run]) -> str:
     rows = [
         [
             name,
-            f"{_median(mine, lambda run: run.p50_us):.0f}",
-            f"{_median(mine, lambda run: run.p99_us):.0f}",
+            f"{_median(mine, lambda run: run.p50_us or 0.0):.0f}",
+            f"{_median(mine, lambda run: run.p99_us or 0.0):.0f}",
             f"{_median(mine, lambda run: run.cost_us):.1f}",
             f"{len(mine)}",
         ]
