@@ -367,6 +367,9 @@ class Worker:
             counts[cells.index("=cache_octets")] = self._cache.octets
             counts[cells.index("=cache_entries")] = len(self._cache)
             counts[cells.index("=tcp_connections")] = len(self._stream)
+            counts[cells.index("tcp_evicted")] = self._stream.evicted
+            for exchange in self._exchanges:
+                counts[cells.index("replies_ignored", exchange.name)] = exchange.ignored
             counts[cells.index("=generation")] = self._policy.generation.serial
             await asyncio.sleep(GAUGE_SECONDS)
 

@@ -102,6 +102,17 @@ METRICS: Final = (
     Metric("interdict_cache_entries", Kind.GAUGE, "Answers in the caches of all workers."),
     Metric("interdict_tcp_connections", Kind.GAUGE, "TCP connections of clients open at all workers."),
     Metric(
+        "interdict_tcp_evictions_total",
+        Kind.COUNTER,
+        "Idle TCP connections closed to make room for others.",
+    ),
+    Metric(
+        "interdict_upstream_replies_ignored_total",
+        Kind.COUNTER,
+        "Datagrams from an upstream's address that were no reply to what was asked: forged, or badly broken.",
+        ("upstream",),
+    ),
+    Metric(
         "interdict_upstream_queries_total",
         Kind.COUNTER,
         "Queries sent to an upstream, by what came of them.",
@@ -290,6 +301,8 @@ def _values(cells: CellCounts, status: Status) -> dict[str, _Samples]:
         "interdict_cache_octets": {(): cells.get(("=cache_octets",), 0)},
         "interdict_cache_entries": {(): cells.get(("=cache_entries",), 0)},
         "interdict_tcp_connections": {(): cells.get(("=tcp_connections",), 0)},
+        "interdict_tcp_evictions_total": {(): cells.get(("tcp_evicted",), 0)},
+        "interdict_upstream_replies_ignored_total": _of_cells(cells, "replies_ignored", 1),
         "interdict_upstream_queries_total": _of_cells(cells, "upstream", 2),
         "interdict_upstream_up": _of_cells(cells, "=upstream_up", 1),
         "interdict_generation_serial": {(): generation},

@@ -32,6 +32,8 @@ CELLS = {
     ("=upstream_up", "192.0.2.53"): 1,
     ("internal_errors",): 21,
     ("overloads",): 22,
+    ("tcp_evicted",): 23,
+    ("replies_ignored", "192.0.2.53"): 24,
 }
 STATUS = Status(
     generation=14, digest="abc", orders_in_force={"order-1": True, "order-2": False},
@@ -71,6 +73,8 @@ def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         ("interdict_cache_octets", {}, 10),
         ("interdict_internal_errors_total", {}, 21),
         ("interdict_overloads_total", {}, 22),
+        ("interdict_tcp_evictions_total", {}, 23),
+        ("interdict_upstream_replies_ignored_total", {"upstream": "192.0.2.53"}, 24),
         ("interdict_last_reload_successful", {}, 0),
         ("interdict_last_reload_timestamp_seconds", {}, 1_700_000_001),
         ("interdict_cache_entries", {}, 11),
