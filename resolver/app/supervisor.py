@@ -88,17 +88,14 @@ class _Reload:
 
 
 def serve(config_path: Path | None, *, announce: Callable[[str], None]) -> int:
-    """Run until SIGTERM or SIGINT.
+    """Run until SIGTERM or SIGINT; returns the exit code.
 
     Args:
         config_path: The configuration file, or None for the defaults.
         announce: Prints to the operator once everything runs.
 
-    Returns:
-        The exit code.
-
     Raises:
-        StartError: Nothing was started.
+        StartError: The server could not start; nothing of it is left running.
     """
     return Supervisor(config_path, announce).run()
 
@@ -130,7 +127,8 @@ class Supervisor:
         self._open()
         self._start_children()
         self._wait_until_ready()
-        self._announce(banner(self.status(), self._config, self._paths))
+        if not self._stop:
+            self._announce(banner(self.status(), self._config, self._paths))
         try:
             while not self._stop:
                 self._step(self._pause())

@@ -206,7 +206,6 @@ class Worker:
         self._parent = os.getppid()
         self._up: dict[str, bool] = {}
         self._stopping = asyncio.Event()
-        self._upstream_cells: dict[tuple[str, ...], int] = {}
         at = self._clock.at()
         self._policy = PolicyInForce(open_generation(settings.generation), at, settings.ready_answers)
         self._loaded_at = at
@@ -222,7 +221,7 @@ class Worker:
             cache=self._cache,
             forwarder=self._forwarder,
             cells=self._cells,
-            spool=self.spool,
+            spool=self.hits,
             clock=self._clock,
             nsid=settings.nsid,
         )
@@ -271,11 +270,7 @@ class Worker:
         return self._policy.sources, time.monotonic(), at
 
     def hits(self, records: bytes, count: int, at: float) -> None:
-        """Spool a batch's hits."""
-        self.spool(records, count, at)
-
-    def spool(self, records: bytes, count: int, at: float) -> None:
-        """Append to the spool and keep the counters of it."""
+        """Append hit records to the spool, and keep the counters of it."""
         spool = self._spool
         spool.append(records, count, at)
         counts = self._cells.counts

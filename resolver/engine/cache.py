@@ -118,12 +118,6 @@ class Cache:
         ttls = tuple((at, self.terms.stale_answer_ttl) for at, _ in entry.answer.ttls)
         return _with_ttls(entry.answer, ttls)
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._entries.clear()
-        self._failures.clear()
-        self.octets = 0
-
     def _drop(self, key: bytes) -> None:
         self.octets -= self._entries.pop(key).octets
 

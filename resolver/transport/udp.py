@@ -95,7 +95,6 @@ class UdpServer:
         self._vector_words = memoryview(self._send_vectors).cast("Q")
         self._control_room = memoryview(struct.pack(f"<{SLOTS}Q", *[CONTROL_OCTETS] * SLOTS)).cast("Q")
         self._needs_control = needs_control
-        self._arena_at, self._names_at, self._controls_at = arena, names, controls
         self._batch = Batch(
             self._arena,
             self._names,

@@ -122,7 +122,7 @@ def test_what_was_used_longest_ago_goes_first() -> None:
 
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["put", "get", "clear"]),
+        st.sampled_from(["put", "get"]),
         st.integers(0, 9),
         st.lists(st.integers(0, 100), max_size=4),
         st.integers(0, 3000),
@@ -144,10 +144,8 @@ def test_the_cache_never_holds_more_than_its_size(
         key = bytes([number])
         if verb == "put":
             cache.put(key, answer(*ttls, padding=padding), now)
-        elif verb == "get":
+        else:
             cache.get(key, now)
-        elif number == 0:
-            cache.clear()
         assert 0 <= cache.octets <= size
     held = [entry for n in range(10) if (entry := cache.get(bytes([n]), now))]
     assert cache.octets == sum(entry.octets for entry in held)
@@ -184,17 +182,6 @@ def test_failures_are_bounded_in_number() -> None:
     remembered = sum(cache.failure(n.to_bytes(4, "big"), NOW) is failed for n in range(count))
     assert 1000 <= remembered < count
     assert cache.failure((count - 1).to_bytes(4, "big"), NOW) is failed
-
-
-def test_clearing_forgets_answers_and_failures() -> None:
-    """Nothing is left, and nothing is accounted for."""
-    cache = Cache(CacheTerms())
-    cache.put(b"k", answer(60), NOW)
-    cache.put_failure(b"f", Answer(int(Rcode.SERVFAIL)), NOW)
-
-    cache.clear()
-
-    assert (cache.get(b"k", NOW), cache.failure(b"f", NOW), cache.octets) == (None, None, 0)
 
 
 def test_do_and_cd_are_filed_apart() -> None:
