@@ -37,7 +37,7 @@ def write_reply(query: Query, answer: Answer, *, over_udp: bool, nsid: bytes = b
     if answer.authentic and (query.do or query.flags & AD):
         flags |= AD
     body, counts = answer.body, answer.counts
-    if len(body) + len(opt) > room:
+    if len(body) + len(opt) > room or (answer.truncated and over_udp):
         flags |= TC
         body, counts = b"", (0, 0, 0)
     return b"".join((

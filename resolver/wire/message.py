@@ -7,7 +7,7 @@ Questions are kept as the client wrote them: the reply repeats those octets, let
 (draft-vixie-dnsext-dns0x20), while `qname` is the lower-cased name that everything else is about.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from resolver.hot import _scan_cy as scan
 from resolver.wire.codes import EdnsOption, Rcode, Rtype
@@ -153,8 +153,11 @@ class Answer:
     ttls: tuple[tuple[int, int], ...] = ()  # (offset in body, seconds) of each TTL field
     authentic: bool = False
     errors: tuple[ExtendedError, ...] = ()
-    targets: tuple[bytes, ...] = field(default=())  # names the answer leads to: CNAME, DNAME, SVCB and HTTPS targets
     negative_ttl: int | None = None  # how long "no such name" or "no such data" holds (RFC 2308 §5); None: not negative
+    aliases: tuple[bytes, ...] = ()  # names that QNAME is an alias of, in the order the CNAME records lead to them
+    targets: tuple[bytes, ...] = ()  # other names the answer leads to: of DNAME, SVCB and HTTPS
+    addresses: tuple[bytes, ...] = ()  # of A and AAAA, and the address hints of SVCB and HTTPS; 4 or 16 octets each
+    truncated: bool = False  # says nothing over UDP but to come back over TCP
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +221,9 @@ def read_reply(message: bytes, query: bytes) -> Reply:
         raise WireError(None, None, "malformed")
     counts = [0, 0, 0]
     ttls: list[tuple[int, int]] = []
+    aliases: dict[bytes, bytes] = {}
     targets: list[bytes] = []
+    addresses: list[bytes] = []
     errors: list[ExtendedError] = []
     body_end = len(message)
     has_opt = False
@@ -237,7 +242,8 @@ def read_reply(message: bytes, query: bytes) -> Reply:
             continue
         if has_opt:
             continue
-        if not scan.read_name(message, owner):
+        name = scan.read_name(message, owner)
+        if not name:
             raise WireError(None, None, "malformed")
         counts[section] += 1
         ttl = int.from_bytes(message[at + 4 : at + 8], "big")
@@ -247,16 +253,27 @@ def read_reply(message: bytes, query: bytes) -> Reply:
             body[place : place + 4] = bytes(4)
         ttls.append((place, ttl))
         if section == 0:
-            if rtype in (Rtype.CNAME, Rtype.DNAME):
+            if rtype == Rtype.CNAME:
+                aliases.setdefault(name, _name(message, rdata, end))
+            elif rtype == Rtype.DNAME:
                 targets.append(_name(message, rdata, end))
+            elif rtype in (Rtype.A, Rtype.AAAA):
+                if end - rdata == (4 if rtype == Rtype.A else 16):
+                    addresses.append(message[rdata:end])
             elif rtype in (Rtype.SVCB, Rtype.HTTPS):
                 target = _name(message, rdata + 2, end)
                 if target != b"\0":  # "." stands for the owner, or for "no service" (RFC 9460 §2.5)
                     targets.append(target)
+                addresses += _address_hints(message, rdata + 2, end)
             has_data = has_data or rtype == qtype or qtype == Rtype.ANY
         elif section == 1 and rtype == Rtype.SOA and end - rdata >= 22:
             negative_ttl = min(ttl, int.from_bytes(message[end - 4 : end], "big"))  # RFC 2308 §5
     negative = rcode == Rcode.NXDOMAIN or (rcode == Rcode.NOERROR and not has_data)
+    chain: list[bytes] = []
+    at_name = query[HEADER_OCTETS : question_end - 4]
+    while at_name in aliases:
+        at_name = aliases.pop(at_name)  # each is followed once, so that a loop of them ends
+        chain.append(at_name)
     answer = Answer(
         rcode,
         (counts[0], counts[1], counts[2]),
@@ -264,8 +281,10 @@ def read_reply(message: bytes, query: bytes) -> Reply:
         tuple(ttls),
         bool(flags & AD),
         tuple(errors),
-        tuple(targets),
         (negative_ttl or 0) if negative else None,
+        tuple(chain),
+        (*aliases.values(), *targets),
+        tuple(addresses),
     )
     return Reply(answer, truncated, has_opt)
 
@@ -278,6 +297,20 @@ def _name(message: bytes, start: int, end: int) -> bytes:
     if not name:
         raise WireError(None, None, "malformed")
     return name
+
+
+def _address_hints(message: bytes, start: int, end: int) -> list[bytes]:
+    """The ipv4hint and ipv6hint of an SVCB or HTTPS record whose TargetName begins at `start` (RFC 9460 §7.3)."""
+    found = []
+    i = scan.skip_name(message, start, True)
+    while i + 4 <= end:
+        key = message[i] << 8 | message[i + 1]
+        stop = i + 4 + (message[i + 2] << 8 | message[i + 3])
+        width = {4: 4, 6: 16}.get(key)
+        if width is not None and stop <= end:
+            found += [message[at : at + width] for at in range(i + 4, stop - width + 1, width)]
+        i = stop
+    return found
 
 
 def _read_errors(message: bytes, start: int, end: int) -> list[ExtendedError]:

@@ -6,6 +6,8 @@ master-file presentation (RFC 1035 §5.1) without the trailing dot, every octet 
 as `\DDD`; so a hostile name cannot carry a newline, a tab or a terminal escape into a log.
 """
 
+import idna
+
 MAX_NAME_OCTETS = 255  # RFC 1035 §2.3.4, length octets included
 MAX_LABEL_OCTETS = 63
 
@@ -34,8 +36,8 @@ def to_text(wire: bytes) -> str:
 def from_text(text: str) -> bytes:
     r"""Lower-cased wire form of a name in presentation form, with or without the trailing dot.
 
-    A name with non-ASCII letters is taken to its A-labels (UTS #46 lower-casing through Python's `idna` codec,
-    RFC 3490). `\.` and `\DDD` escapes are understood (RFC 1035 §5.1).
+    A name with non-ASCII letters is taken to its A-labels (`to_ascii`). `\.` and `\DDD` escapes are understood
+    (RFC 1035 §5.1).
 
     Raises:
         BadName: Empty label, label over 63 octets, name over 255 octets, broken escape, or not a valid IDN.
@@ -45,10 +47,7 @@ def from_text(text: str) -> bytes:
             return b"\0"
         raise BadName("the name is empty")
     if not text.isascii():
-        try:
-            text = text.encode("idna").decode("ascii")
-        except UnicodeError as error:
-            raise BadName(f"{text!r} is not an internationalised domain name: {error}") from None
+        text = to_ascii(text)
     out = bytearray()
     label = bytearray()
     raw = text.encode("ascii")
@@ -79,6 +78,19 @@ def from_text(text: str) -> bytes:
     if len(out) > MAX_NAME_OCTETS:
         raise BadName(f"{text[:40]!r}… is longer than 255 octets (RFC 1035 §2.3.4)")
     return bytes(out).lower()
+
+
+def to_ascii(text: str) -> str:
+    """A-labels for U-labels (UTS #46 §4 without its transitional mapping, RFC 5891 §5); ASCII labels stay as they are.
+
+    Raises:
+        BadName: A label is none that a name may have.
+    """
+    try:
+        mapped = idna.uts46_remap(text, std3_rules=False, transitional=False)
+        return ".".join(label if label.isascii() else idna.alabel(label).decode("ascii") for label in mapped.split("."))
+    except (idna.IDNAError, UnicodeError) as error:
+        raise BadName(f"{text!r} is not an internationalised domain name: {error}; write its xn-- form") from None
 
 
 def _close_label(out: bytearray, label: bytearray, text: str) -> None:

@@ -69,7 +69,7 @@ def test_a_pointer_leads_to_a_prior_occurrence() -> None:
     for place in (end + 12, end + 14, end + 100):
         with pytest.raises(WireError):
             read_reply(reply(asked, [record(TO_QUESTION, 5, (0xC000 + place).to_bytes(2, "big") + b"\1a\0")]), asked)
-    assert read_reply(reply(asked, [record(TO_QUESTION, 5, b"\xc0\x10")]), asked).answer.targets == (
+    assert read_reply(reply(asked, [record(TO_QUESTION, 5, b"\xc0\x10")]), asked).answer.aliases == (
         wire("example.org"),
     )
 
@@ -88,7 +88,7 @@ def test_udp_messages_of_512_octets_are_the_most_without_edns(count: int) -> Non
 def test_a_character_string_is_255_octets_at_most(identity: str) -> None:
     """RFC 1035 §3.3: a character-string is a length octet and that many octets; what is longer is cut."""
     asked = read_query(query("id.server", 16, rclass=3))
-    answer = SpecialNames((), identity, "1").answer(asked)
+    answer = SpecialNames((), identity, "1", str).answer(asked)
     assert answer is not None
     (found,) = dns.message.from_wire(write_reply(asked, answer, over_udp=True)).answer
 

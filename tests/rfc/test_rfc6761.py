@@ -10,7 +10,7 @@ from resolver.wire.message import Answer, read_query
 from resolver.wire.name import from_text
 from tests.support.build import query
 
-SPECIAL = SpecialNames((), "node", "1")
+SPECIAL = SpecialNames((), "node", "1", str)
 
 
 def said(name: str, rtype: int = Rtype.A, special: SpecialNames = SPECIAL) -> dns.message.Message | None:
@@ -89,7 +89,7 @@ def test_names_that_only_look_special_are_forwarded(name: str) -> None:
 
 def test_a_site_may_take_a_name_back() -> None:
     """RFC 6761 §6.1: a site with reverse zones of its own has them resolved."""
-    special = SpecialNames((from_text("10.in-addr.arpa"),), "node", "1")
+    special = SpecialNames((from_text("10.in-addr.arpa"),), "node", "1", str)
 
     assert said("1.10.in-addr.arpa", Rtype.PTR, special) is None
     assert said("1.168.192.in-addr.arpa", Rtype.PTR, special) is not None

@@ -425,7 +425,7 @@ def test_a_reply_is_taken_apart() -> None:
     assert [ttl for _, ttl in answer.ttls] == [300, 300, 7, 9]
     assert all(int.from_bytes(answer.body[at : at + 4], "big") == ttl for at, ttl in answer.ttls)
     assert answer.errors == (ExtendedError(3, "stale"), ExtendedError(22))
-    assert (answer.targets, answer.negative_ttl) == ((), None)
+    assert (answer.aliases, answer.targets, answer.negative_ttl) == ((), (), None)
 
 
 def test_the_opt_gives_the_rcode_its_upper_bits() -> None:
@@ -490,14 +490,64 @@ LONG = (b"\x3f" + b"a" * 63) * 3 + b"\x2e" + b"b" * 46  # 239 octets, without an
 )
 def test_the_names_an_answer_leads_to_are_found(answers: list[bytes], targets: tuple[bytes, ...]) -> None:
     """CNAME, DNAME, SVCB and HTTPS, in order, lower-cased, compressed or not; "." in SVCB stands for no other name."""
-    assert taken(*answers).targets == targets
+    answer = taken(*answers)
+
+    assert (*answer.aliases, *answer.targets) == targets
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_aliases_stand_in_the_order_in_which_they_lead_on(order: tuple[int, ...]) -> None:
+    """However the records were sorted; a CNAME that QNAME does not lead to is another target."""
+    chain = [
+        record(TO_QUESTION, 5, wire("b.example")),
+        record("b.example", 5, wire("c.example")),
+        record("aside.example", 5, wire("x.example")),
+    ]
+
+    answer = read_reply(reply(query(), [chain[n] for n in order]), query()).answer
+
+    assert (answer.aliases, answer.targets) == ((wire("b.example"), wire("c.example")), (wire("x.example"),))
+
+
+def test_aliases_that_go_round_end() -> None:
+    """Each is followed once."""
+    circle = [record(TO_QUESTION, 5, wire("b.example")), record("b.example", 5, TO_QUESTION)]
+
+    answer = read_reply(reply(query(), circle), query()).answer
+
+    assert answer.aliases == (wire("b.example"), wire("www.example.org"))
+
+
+SIX = bytes.fromhex("20010db8000000000000000000000001")
+
+
+@pytest.mark.parametrize(
+    ("rtype", "rdata", "addresses"),
+    [
+        (1, b"\xc0\0\2\1", (b"\xc0\0\2\1",)),
+        (1, b"\xc0\0\2", ()),
+        (28, SIX, (SIX,)),
+        (28, SIX[:15], ()),
+        (65, b"\0\1\0\0\4\0\x08\xc0\0\2\1\xc0\0\2\2", (b"\xc0\0\2\1", b"\xc0\0\2\2")),
+        (64, b"\0\1\0\0\1\0\3\2h2\0\6\0\x10" + SIX, (SIX,)),
+        (65, b"\0\1\0\0\4\0\x09\xc0\0\2\1", ()),
+        (65, b"\0\1\0\0\4\0\6\xc0\0\2\1\xc0\0", (b"\xc0\0\2\1",)),
+        (65, b"\0\0\0", ()),
+        (16, b"\4\xc0\0\2\1", ()),
+    ],
+)
+def test_the_addresses_of_an_answer_are_found(rtype: int, rdata: bytes, addresses: tuple[bytes, ...]) -> None:
+    """A and AAAA of any owner, and the address hints of SVCB and HTTPS (RFC 9460 §7.3)."""
+    octets = reply(query(), [record(TO_QUESTION, rtype, rdata)], [record("a.example", rtype, rdata)])
+
+    assert read_reply(octets, query()).answer.addresses == addresses
 
 
 def test_only_the_answer_section_leads_anywhere() -> None:
     """What else a server sends along was not asked for."""
     alias = record(TO_QUESTION, 5, CDN)
 
-    assert taken(ADDRESS, authority=[alias], additional=[alias]).targets == ()
+    assert taken(ADDRESS, authority=[alias], additional=[alias]).aliases == ()
 
 
 END = 12 + len(question())  # where the first answer begins
@@ -629,7 +679,8 @@ def test_dnspython_reads_the_same_in_replies(octets: bytes) -> None:
     if all(rrset.rdclass == 1 for rrset in theirs.answer):  # of other classes it reads no SVCB
         aliases = [(rrset.rdtype, rrset[0]) for rrset in theirs.answer if rrset.rdtype in (5, 39, 64, 65)]
         targets = [(rtype, rdata.target.to_wire().lower()) for rtype, rdata in aliases]
-        assert ours.answer.targets == tuple(name for rtype, name in targets if rtype in (5, 39) or name != b"\0")
+        found = sorted((*ours.answer.aliases, *ours.answer.targets))
+        assert found == sorted(name for rtype, name in targets if rtype in (5, 39) or name != b"\0")
 
 
 # ---- the corpus -----------------------------------------------------------------------------------------------------
