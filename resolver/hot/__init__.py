@@ -5,6 +5,7 @@ Rules of the room: no I/O, no clock, no policy, nothing from the floors above. O
 install time, compiled. Both give the same bytes (`tests/unit/hot`).
 
 `_scan_cy`   where a message's parts begin and end, and whether it is well formed
-`_table_cy`  a name, or any of its ancestors, found in a table of millions
-`_batch_cy`  the memo of ready answers, and the loop that answers a batch from it
+`_names_cy`  a name, or any of its ancestors, found in a table of millions
+`_templates_cy`  answers with gaps, for names below listed ones that nobody asked for yet
+`_batch_cy`  the memo of both, and the loop that answers a batch from it
 """

@@ -1,12 +1,17 @@
-"""The memo of ready answers, and the loop that answers a batch of datagrams from it.
+"""The memo of what was said, and the loop that answers a batch of datagrams from it.
 
 The contract (`resolver/DESIGN.md`): what is answered here is, byte for byte, what the pipeline would have answered; all
-else is passed on to it. The memo holds nothing that was not first answered by the pipeline and learned from it. Its key
-is the datagram itself, less the two octets of the message id, under the memo of the client's view: so flags, EDNS,
-letter case and type all take part, and no client is ever answered with another view's verdict.
+else is passed on to it. The memo holds nothing that was not first answered by the pipeline and learned from it. It has
+two levels, both under the memo of the client's view, so that no client is ever answered with another view's verdict:
 
-An entry leaves when its cached answer expires, when newer ones need the room, and with all others at once when the
-policy changes (a new generation, or an order's moment).
+- **Ready answers**, to questions that were asked before. The key is the datagram itself, less the two octets of the
+  message id: so flags, EDNS, letter case and type all take part. An entry leaves when its cached answer expires, and
+  when newer ones need the room.
+- **Templates** (`_templates_cy`), for names at or below listed ones that nobody asked for yet. Nothing is learned from
+  such an answer, so who asks for random names takes no room from others. A question that is met again soon is passed
+  on, and learned as a whole.
+
+All leave at once when the policy changes (a new generation, or an order's moment).
 """
 
 from array import array
@@ -16,12 +21,16 @@ if TYPE_CHECKING:
     from mmap import mmap
 
     from resolver.hot import cython_shim as cython
+    from resolver.hot._names_cy import NameTable
     from resolver.hot._scan_cy import age
+    from resolver.hot._templates_cy import TAIL_OCTETS, Filler, Parents, Template, Templates, fill, fills_batches
 else:
     try:
         import cython
     except ModuleNotFoundError:
         from resolver.hot import cython_shim as cython
+    from resolver.hot._templates_cy import TAIL_OCTETS, Filler, fill, fills_batches
+
     if cython.compiled:
         from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
         from cython.cimports.libc.string import memcpy
@@ -33,7 +42,7 @@ else:
 SLOT_OCTETS = 4096  # room for one datagram, in and out; a query of this size or over has no honest sender
 SOCKADDR_OCTETS = 28  # struct sockaddr_in6, the longer of the two
 CONTROL_OCTETS = 64  # room for one IP_PKTINFO or IPV6_PKTINFO message
-TAIL_OCTETS = 4096  # the most that a hit record may add (observe/record.py)
+TEMPLATES = 2048  # of one view: by claim sets and by types that are asked for; with more, they are learned anew
 ORDINARY_OCTETS = 512  # of a reply; nearly all are shorter
 NEVER = float("inf")
 _EARLY = 1e-6  # seconds; more than rounding can make of a sum of two clock readings
@@ -111,8 +120,9 @@ class Ready:
 
 @cython.cclass
 class ViewMemo:
-    """Ready answers of one view, in two halves: when the young half is full it becomes the old one, and the old is let
-    go.
+    """What is known of one view: templates, and ready answers.
+
+    These are in two halves: when the young half is full it becomes the old one, and the old is let go.
 
     Nothing moves between the halves, so a set of questions that fits is never let go by being asked, and letting go is
     one assignment. What was in use comes back with its next question, at the price of one walk through the pipeline.
@@ -123,13 +133,25 @@ class ViewMemo:
     half: cython.Py_ssize_t
     young_size: cython.Py_ssize_t
     old_size: cython.Py_ssize_t
+    if cython.compiled:
+        table: object
+        templates: dict
+        parents: dict
+    else:
+        table: "NameTable | None"
+        templates: "Templates"
+        parents: "Parents"
 
-    def __init__(self, entries: int) -> None:
+    def __init__(self, entries: int, table: "NameTable | None" = None) -> None:
         """Start empty.
 
         Args:
             entries: The most that both halves hold together, of ordinary size; see `size`.
+            table: The names that the policy lists; without them no template is filed.
         """
+        self.table = table
+        self.templates = {}
+        self.parents = {}
         self.young = {}
         self.old = {}
         self.half = max(1, entries // 2)
@@ -145,9 +167,21 @@ class ViewMemo:
             self.young_size += 1 + len(ready.first) // ORDINARY_OCTETS
         self.young[key] = ready
 
+    def file(self, key: int, template: "Template | None") -> None:
+        """File a template by its `template_key`, or that there is none, so that it is not sought again."""
+        if len(self.templates) >= TEMPLATES:
+            self.templates.clear()
+        if self.table is not None:
+            self.templates[key] = template
+
+    def has_filed(self, key: int) -> bool:
+        """Whether it is known what template there is."""
+        return key in self.templates
+
     @cython.ccall
     def halve(self) -> cython.void:
-        """Let the old half go and start a new young one."""
+        """Let the old half go and start a new young one; what is quickly found out again goes with it."""
+        self.parents = {}
         self.old = self.young
         self.old_size = self.young_size
         self.young = {}
@@ -155,7 +189,7 @@ class ViewMemo:
 
     def size(self) -> int:
         """How many answers are held; one of more than `ORDINARY_OCTETS` counts as several, so memory is bounded."""
-        return self.young_size + self.old_size
+        return self.young_size + self.old_size + len(self.parents)
 
     def old_half(self) -> int:
         """How many of them the next `halve` lets go."""
@@ -181,6 +215,14 @@ class Batch:
     slot_of: list[int]
     passed: list[int]
     hit_room: bytes
+    filler: "Filler | None"
+    asked_places: bytes
+    asked_lengths: bytes
+    met: bytearray
+    if cython.compiled:
+        met_marks: cython.ushort[::1]
+    else:
+        met_marks: memoryview
     places: list[tuple[int, slice, slice]]
     arena_address: cython.ulonglong
     names_address: cython.ulonglong
@@ -226,6 +268,12 @@ class Batch:
         self.passed = []
         # Room to lay a batch's hit records out in; only the compiled loop writes to it, nobody else ever sees it.
         self.hit_room = bytes(len(self.slot_of) * (12 + SOCKADDR_OCTETS + TAIL_OCTETS))
+        self.filler = Filler() if fills_batches() else None  # None in a build of which only a part is compiled
+        self.asked_places = bytes(16 * len(self.slot_of))
+        self.asked_lengths = bytes(8 * len(self.slot_of))
+        # Of the last questions that were not known by heart: a part of the hash, where another part says; 0 for none.
+        self.met = bytearray(2 << 16)
+        self.met_marks = memoryview(self.met).cast("H")
         # Where the address stands in a struct sockaddr_in or sockaddr_in6; the port beside it is left out of the key.
         self.key_start, self.key_octets = (8, 16) if family_is_6 else (4, 4)
         # Of each slot: where the octets after the message id begin, the address in `names`, the whole sockaddr.
@@ -257,7 +305,7 @@ class Batch:
         """
         if cython.compiled:
             return self._answer_compiled(sources, n, now, stamp)
-        arena, names, counts, slot_of = self.arena, self.names, self.counts, self.slot_of
+        arena, names, counts, slot_of, met = self.arena, self.names, self.counts, self.slot_of, self.met_marks
         hits: list[bytes] = []
         passed: list[int] = []
         lengths: list[int] = []
@@ -270,19 +318,35 @@ class Batch:
                 continue
             key = arena[start : start + size - 2]
             ready = memo.young.get(key) or memo.old.get(key)
-            if ready is None or (ready.due <= now and not ready.turn(now)):
+            if ready is None:
+                known = hash(key)
+                mark = known >> 16 & 0xFFFF | 1
+                filled = None
+                if memo.templates and memo.table is not None and met[known & 0xFFFF] != mark:
+                    met[known & 0xFFFF] = mark
+                    if len(memo.parents) >= 2 * memo.half:
+                        memo.parents = {}
+                    filled = fill(memo.templates, memo.parents, memo.table, key)
+                if filled is None:
+                    passed.append(i)
+                    continue
+                reply, tail, cell = filled
+                hits += ((36 + len(tail)).to_bytes(4, "little"), stamp, names[peer], tail)
+            elif ready.due <= now and not ready.turn(now):
                 passed.append(i)
                 continue
-            reply = ready.reply
+            else:
+                reply = ready.reply
+                cell = ready.cell
+                if ready.hit_prefix:
+                    hits += (ready.hit_prefix, stamp, names[peer], ready.hit_tail)
             octets = len(reply)
             arena[start : start + octets] = reply
             if slot_of[sent] != i:
                 self._point(sent, i)
             sent += 1
             lengths.append(octets + 2)
-            counts[ready.cell] += 1
-            if ready.hit_prefix:
-                hits += (ready.hit_prefix, stamp, names[peer], ready.hit_tail)
+            counts[cell] += 1
         self.send_vectors[1 : 2 * sent : 2] = memoryview(array("Q", lengths))
         self.sent = sent
         self.passed = passed
@@ -319,6 +383,18 @@ class Batch:
             ready: Ready
             slot_of: list = self.slot_of
             passed: list = []
+            # What is not known by heart, and may be filled in.
+            place: cython.p_ulonglong = cython.cast(cython.p_ulonglong, PyBytes_AS_STRING(self.asked_places))
+            length: cython.p_longlong = cython.cast(cython.p_longlong, PyBytes_AS_STRING(self.asked_lengths))
+            fills: cython.bint = self.filler is not None
+            marks: cython.ushort[::1] = self.met_marks
+            known: cython.Py_ssize_t
+            mark: cython.ushort
+            asked: cython.Py_ssize_t = 0
+            k: cython.Py_ssize_t
+            slots: list = []
+            templates: list = []
+            table: object = None
             for i in range(n):
                 size = received[16 * i + 14]
                 base = slot_octets * i
@@ -340,7 +416,22 @@ class Batch:
                 if found is None:
                     found = memo.old.get(key)
                     if found is None:
-                        passed.append(i)
+                        if not fills or not memo.templates or asked == 64 or (asked and memo.table is not table):
+                            passed.append(i)
+                            continue
+                        known = hash(key)
+                        mark = known >> 16 & 0xFFFF | 1
+                        if marks[known & 0xFFFF] == mark:
+                            passed.append(i)
+                            continue
+                        marks[known & 0xFFFF] = mark
+                        table = memo.table
+                        place[2 * asked] = self.arena_address + base
+                        place[2 * asked + 1] = self.names_address + name
+                        length[asked] = size
+                        slots.append(i)
+                        templates.append(memo.templates)
+                        asked += 1
                         continue
                 ready = cython.cast(Ready, found)
                 if ready.due <= now and not ready.turn(now):
@@ -361,6 +452,29 @@ class Batch:
                     memcpy(at_hit + 12, cython.address(names[name]), sockaddr_octets)
                     memcpy(at_hit + 12 + sockaddr_octets, PyBytes_AS_STRING(ready.hit_tail), tail_octets)
                     at_hit += 12 + sockaddr_octets + tail_octets
+            if asked:
+                octets = self.filler.fill(
+                    table,
+                    templates,
+                    self.asked_places,
+                    self.asked_lengths,
+                    stamp,
+                    self.counts,
+                    self.hit_room,
+                    at_hit - out,
+                )
+                at_hit = out + octets
+                for k in range(asked):
+                    i = slots[k]
+                    if not length[k]:
+                        passed.append(i)
+                        continue
+                    if slot_of[sent] != i:
+                        self._point(sent, i)
+                    vectors[2 * sent + 1] = length[k]
+                    sent += 1
+                    hit_count += 1
+                passed.sort()
             self.sent = sent
             self.passed = passed
             self.hit_count = hit_count

@@ -36,9 +36,11 @@ class HotPath:
         self.answered = 0
 
     async def answer(self, packets: Sequence[tuple[bytes, Client]]) -> list[bytes | None]:
-        """Answer one batch; returns the replies in the order of the packets."""
+        """Answer one batch; returns the replies in the order of the packets. What came over TCP goes round the memo."""
         house = self._house
-        for i, (packet, client) in enumerate(packets):
+        datagrams = [k for k, (_, client) in enumerate(packets) if client.over_udp]
+        for i, k in enumerate(datagrams):
+            packet, client = packets[k]
             start = self._slot_octets * i
             self._arena[start : start + len(packet)] = packet
             self._names[self._name_octets * i : self._name_octets * (i + 1)] = client.sockaddr
@@ -46,7 +48,7 @@ class HotPath:
         at = house.clock.at()
         house.policy.turn(at)
         hits = self._batch.answer(
-            house.policy.sources, len(packets), house.clock.now(), struct.pack("<q", int(at * 1_000_000))
+            house.policy.sources, len(datagrams), house.clock.now(), struct.pack("<q", int(at * 1_000_000))
         )
         sent, passed, _ = self._batch.outcome()
         if hits:
@@ -56,8 +58,8 @@ class HotPath:
             slot = self._batch.slot(k)
             assert self._vectors[2 * k] == self._at + self._slot_octets * slot
             start = self._slot_octets * slot
-            replies[slot] = self._arena[start : start + self._vectors[2 * k + 1]]
+            replies[datagrams[slot]] = self._arena[start : start + self._vectors[2 * k + 1]]
         self.answered += sent
-        for i in passed:
-            replies[i] = await house.answer(*packets[i])
+        for k in sorted({*range(len(packets))} - {*datagrams} | {datagrams[i] for i in passed}):
+            replies[k] = await house.answer(*packets[k])
         return replies

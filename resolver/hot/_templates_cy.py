@@ -1,0 +1,430 @@
+"""Answers with gaps where the name stands: what is said of a listed name, ready for all names below it.
+
+What the pipeline said about one name that a claim set holds, it says about all of them, but for the name itself. Where
+`engine/templates.py` finds that so, the answer is kept as a `Template` under the claim set and the type and kind of OPT
+that were asked for. A name that nobody asked for yet is then looked up in the table of names, and the gaps are filled:
+in the reply with pointers to the listed name (RFC 1035 §4.1.4), in the hit record with the name's text.
+
+What is filled in is one question of class IN, without EDNS options, its name written in letters, digits, hyphens and
+underscores. All else is passed on.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resolver.hot import cython_shim as cython
+    from resolver.hot._names_cy import SCREENED, SCREENED_OCTETS, SCREENED_WORDS, NameTable, screens
+else:
+    try:
+        import cython
+    except ModuleNotFoundError:
+        from resolver.hot import cython_shim as cython
+    from resolver.hot._names_cy import SCREENED, SCREENED_OCTETS, SCREENED_WORDS, screens
+
+    if cython.compiled:
+        from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
+        from cython.cimports.libc.string import memcpy
+
+NO_OPT, WITH_OPT, WITH_DO = range(3)  # what a query ends with (RFC 6891 §6.1, RFC 3225 §3)
+REST_OCTETS = 241  # what 512 octets leave behind the longest question, so that a template's answer is never cut
+TAIL_OCTETS = 4096  # the most that a hit record may add to time and address (observe/record.py)
+
+_NAME_OCTETS = 255  # RFC 1035 §2.3.4
+# Octets that a hit record repeats as they are, but for letter case.
+_PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
+_ONE_QUESTION, _QUESTION_AND_OPT = b"\0\1" + bytes(6), b"\0\1" + bytes(5) + b"\1"
+_OPT_OCTETS = 11  # without options
+_SHAPES = 4096
+
+
+@cython.cclass
+class Template:
+    """One whole answer with gaps where the name stands."""
+
+    rcode: cython.int
+    counts: bytes
+    rest: bytes
+    has_pointers: cython.bint
+    covers_itself: cython.bint
+    cell: cython.Py_ssize_t
+    hit_head: bytes
+    hit_middle: bytes
+    hit_end: bytes
+
+    def __init__(
+        self,
+        rcode: int,
+        counts: bytes,
+        rest: bytes,
+        has_pointers: bool,
+        covers_itself: bool,
+        cell: int,
+        hit_parts: tuple[bytes, bytes, bytes],
+    ) -> None:
+        """Keep an answer for reuse.
+
+        Args:
+            rcode: At most 15.
+            counts: The last eight octets of its header.
+            rest: What follows the question, at most `REST_OCTETS`.
+            has_pointers: Whether `rest` begins with a record whose owner, and the name that its RDATA begins with, are
+                pointers to the listed name.
+            covers_itself: Whether it holds too where the listed name itself is asked for and another one of the same
+                claim set lies above it.
+            cell: Which counter an answer from here adds to.
+            hit_parts: What the end of a hit record has before QNAME, between QNAME and the listed name, and after it.
+        """
+        # The compiled loop copies by these sizes without asking again.
+        head, middle, end = hit_parts
+        if (
+            len(counts) != 8
+            or not 14 * has_pointers <= len(rest) <= REST_OCTETS
+            or len(head) + len(middle) + len(end) + 2 * _NAME_OCTETS > TAIL_OCTETS
+        ):
+            raise ValueError("too long for a slot, or no answer's parts")
+        self.rcode = rcode
+        self.counts = counts
+        self.rest = rest
+        self.has_pointers = has_pointers
+        self.covers_itself = covers_itself
+        self.cell = cell
+        self.hit_head, self.hit_middle, self.hit_end = head, middle, end
+
+    def for_parent(self, text: bytes, offset: int, flags: bytes) -> "Parent":
+        """Fill the gaps of all questions that differ in their first label alone.
+
+        Args:
+            text: The name without its first label, in text, without the last dot.
+            offset: Where in its wire form the listed name begins.
+            flags: RD and CD as asked, in the header's third and fourth octet.
+        """
+        rest = self.rest
+        said = bytes((0x80 | flags[0], 0x80 | flags[1] | self.rcode)) + self.counts
+        end = b"".join((b".", text, self.hit_middle, text[offset:], self.hit_end))
+        if self.has_pointers:
+            return said, offset, rest[2:12], rest[14:], self.hit_head, end, self.cell
+        return said, -1, b"", rest, self.hit_head, end, self.cell
+
+    def holds_above(self) -> bool:
+        """Whether it holds where the listed name itself is asked for, and another one lies above."""
+        return self.covers_itself
+
+
+Templates = dict[int, Template | None]
+"""By `template_key`; None where it is known that there is none."""
+
+Parent = tuple[bytes, int, bytes, bytes, bytes, bytes, int]
+"""Of an answer: header less id; where the listed name begins in the parent, or -1 without pointers; what follows the
+first pointer, and the second; of its hit record what stands before the first label, and after it; the counter."""
+
+Parents = dict[bytes, Parent]
+"""By a name without its first label, and the shape of the question."""
+
+
+def template_key(claim_set: int, offset: int, qtype: int, opt: int) -> int:
+    """What a template is filed under.
+
+    Args:
+        claim_set: Of the longest listed name that covers QNAME.
+        offset: Where in QNAME that one begins: of QNAME itself other rules may hold than of what is below it.
+        qtype: The type asked for.
+        opt: NO_OPT, WITH_OPT or WITH_DO.
+    """
+    return (claim_set << 1 | (offset > 0)) << 18 | qtype << 2 | opt
+
+
+def fills_batches() -> bool:
+    """Whether this build has `Filler.fill`."""
+    return bool(cython.compiled) and screens()
+
+
+_shapes: dict[bytes, bytes] = {}  # how a query looks but for id and name -> what of it matters, b"" if it is passed on
+_POINTERS = [(0xC00C + offset).to_bytes(2, "big") for offset in range(512)]
+
+
+def _shape_of(around: bytes) -> bytes:
+    """RD, CD, kind of OPT and QTYPE of a query, from its octets but for id and QNAME; b"" for one that is passed on."""
+    opt = NO_OPT
+    counts, record = around[2:10], around[14:]
+    if around[0] & 0xF8 or around[12:14] != b"\0\1":
+        return b""
+    if record:
+        # Version 0 and no options; the sender's size and the flags but DO change nothing in an answer that always fits.
+        if counts != _QUESTION_AND_OPT or record[:3] != b"\0\0\x29" or record[6] or record[9] or record[10]:
+            return b""
+        opt = WITH_DO if record[7] & 0x80 else WITH_OPT
+    elif counts != _ONE_QUESTION:
+        return b""
+    return bytes((around[0] & 1, around[1] & 0x10, opt)) + around[10:12]
+
+
+def fill(
+    templates: Templates, parents: Parents, table: "NameTable", datagram: bytes
+) -> tuple[bytes, bytes, int] | None:
+    """Answer one query from a template.
+
+    Args:
+        templates: Of the client's view.
+        parents: The same, filled for names below which was asked before; new ones are put in.
+        table: The listed names.
+        datagram: The query, less its id.
+
+    Returns:
+        (the reply less its id, the end of the hit record, the counter), or None for what is to be passed on.
+    """
+    end = datagram.find(b"\0", 10) + 1  # of QNAME, if it is as plain as it must be
+    around = datagram[:10] + datagram[end:]
+    shape = _shapes.get(around)
+    if shape is None:
+        if not end or len(around) not in (14, 14 + _OPT_OCTETS):
+            return None
+        if len(_shapes) >= _SHAPES:
+            _shapes.clear()
+        shape = _shapes[around] = _shape_of(around)
+    if not shape:
+        return None
+    qname = datagram[10:end].lower()
+    start = qname[0] + 1  # of its parent
+    label = qname[1:start]
+    below = qname[start:] + shape
+    parent = parents.get(below)
+    if (
+        parent is None
+        or start > 64
+        or len(qname) > _NAME_OCTETS
+        or not (label.isalnum() or not label.translate(None, _PLAIN))
+        or table.find(qname) >= 0
+    ):
+        text = _text(qname)
+        covering = table.covering(qname) if text else []
+        if not covering:
+            return None
+        offset, claim_set = covering[0]
+        if len(covering) > 1 and any(other != claim_set for _, other in covering):
+            return None
+        template = templates.get(template_key(claim_set, offset, shape[3] << 8 | shape[4], shape[2]))
+        if template is None or (len(covering) > 1 and not offset and not template.holds_above()):
+            return None
+        if offset:
+            parent = template.for_parent(text[start:], offset - start, shape)
+            parents[below] = parent
+        else:
+            # The listed name itself: there is no first label to leave out, so the dot behind it goes.
+            said, _, before, after, head, tail, cell = template.for_parent(text, 0, shape)
+            parent = said, -start if before else -1, before, after, head, tail[1:], cell
+            label = b""
+    said, offset, before, after, head, tail, cell = parent
+    if before:
+        pointer = _POINTERS[offset + start]
+        before, after = pointer + before, pointer + after
+    return said + datagram[10 : end + 4] + before + after, head + label + tail, cell
+
+
+def _text(qname: bytes) -> bytes:
+    """A lower-cased name in text, without the last dot; b"" where it is the root, not well formed or not plain."""
+    labels = []
+    i = 0
+    last = len(qname) - 1
+    while i < last:
+        octets = qname[i]
+        if not 0 < octets < 64:
+            return b""
+        labels.append(qname[i + 1 : i + 1 + octets])
+        i += 1 + octets
+    if i != last or last >= _NAME_OCTETS or qname[last] or b"".join(labels).translate(None, _PLAIN):
+        return b""
+    return b".".join(labels)
+
+
+@cython.cclass
+class Filler:
+    """The same for a whole batch, in the buffers of a window; for the compiled loop alone."""
+
+    names: bytes
+    words: bytes
+    if cython.compiled:
+        lower: cython.uchar[256]
+
+    def __init__(self) -> None:
+        # Room that only this class writes to and nobody else sees.
+        self.names = bytes(SCREENED * SCREENED_OCTETS)
+        self.words = bytes(SCREENED * SCREENED_WORDS * 8)
+        if cython.compiled:
+            octet: cython.int
+            for octet in range(256):
+                self.lower[octet] = 0
+            for octet in _PLAIN:
+                self.lower[octet] = octet | 0x20 if 0x41 <= octet <= 0x5A else octet
+
+    if cython.compiled:
+
+        @cython.boundscheck(False)
+        @cython.wraparound(False)
+        def fill(
+            self,
+            table: object,
+            templates: list,
+            places: bytes,
+            lengths: bytes,
+            stamp: bytes,
+            counts: cython.ulonglong[::1],
+            hits: bytes,
+            start: cython.Py_ssize_t,
+        ) -> cython.Py_ssize_t:
+            """Answer queries in the slots where they stand.
+
+            Args:
+                table: The listed names.
+                templates: Of each query: the templates of its client's view.
+                places: Of each query: where its octets and its client's sockaddr begin in memory (two u64).
+                lengths: Of each query: its octets (i64); the reply's are put in their place, 0 where it is passed on.
+                stamp: The eight octets of time that go into hit records.
+                counts: The shared counters.
+                hits: Room for hit records.
+                start: How much of it is in use.
+
+            Returns:
+                How much of it is in use afterwards.
+            """
+            room: cython.p_uchar = cython.cast(cython.p_uchar, PyBytes_AS_STRING(self.names))
+            words: cython.p_longlong = cython.cast(cython.p_longlong, PyBytes_AS_STRING(self.words))
+            place: cython.p_ulonglong = cython.cast(cython.p_ulonglong, PyBytes_AS_STRING(places))
+            length: cython.p_longlong = cython.cast(cython.p_longlong, PyBytes_AS_STRING(lengths))
+            hit: cython.p_uchar = cython.cast(cython.p_uchar, PyBytes_AS_STRING(hits)) + start
+            shapes: cython.longlong[64]
+            owners: cython.int[64]
+            shape: cython.longlong
+            asked: cython.int = 0
+            count: cython.int = len(templates)
+            k: cython.int
+            i: cython.Py_ssize_t
+            size: cython.Py_ssize_t
+            offset: cython.Py_ssize_t
+            octets: cython.Py_ssize_t
+            pointer: cython.Py_ssize_t
+            claim_set: cython.longlong
+            datagram: cython.p_uchar
+            name: cython.p_uchar
+            text: cython.p_uchar
+            template: Template
+            for k in range(count):
+                datagram = cython.cast(cython.p_uchar, place[2 * k])
+                shape = self._read(datagram, length[k], room + 256 * asked, words + 4 * asked)
+                length[k] = 0
+                if shape >= 0:
+                    shapes[asked] = shape
+                    owners[asked] = k
+                    asked += 1
+            if not asked:
+                return start
+            table.screen(self.names, self.words, asked)
+            for i in range(asked):
+                size = words[4 * i]
+                offset = words[4 * i + 1]
+                claim_set = words[4 * i + 2]
+                if claim_set < 0:
+                    continue
+                k = owners[i]
+                known: dict = templates[k]
+                found = known.get((claim_set << 1 | (offset > 0)) << 18 | shapes[i])
+                if found is None:
+                    continue
+                template = cython.cast(Template, found)
+                if words[4 * i + 3] > 1 and offset == 0 and not template.covers_itself:
+                    continue
+                datagram = cython.cast(cython.p_uchar, place[2 * k])
+                datagram[2] = 0x80 | datagram[2] & 1
+                datagram[3] = 0x80 | datagram[3] & 0x10 | template.rcode
+                memcpy(datagram + 4, PyBytes_AS_STRING(template.counts), 8)
+                datagram += 16 + size
+                octets = PyBytes_GET_SIZE(template.rest)
+                memcpy(datagram, PyBytes_AS_STRING(template.rest), octets)
+                if template.has_pointers:
+                    pointer = 0xC00C + offset
+                    datagram[0] = datagram[12] = pointer >> 8
+                    datagram[1] = datagram[13] = pointer & 0xFF
+                length[k] = 16 + size + octets
+                counts[template.cell] += 1
+
+                name = room + 256 * i
+                size -= 2  # of its text
+                text = hit
+                memcpy(text + 4, PyBytes_AS_STRING(stamp), 8)
+                memcpy(text + 12, cython.cast(cython.p_uchar, place[2 * k + 1]), 28)
+                text += 40
+                octets = PyBytes_GET_SIZE(template.hit_head)
+                memcpy(text, PyBytes_AS_STRING(template.hit_head), octets)
+                text += octets
+                memcpy(text, name + 1, size)
+                pointer = name[0]
+                while pointer < size:
+                    text[pointer] = 0x2E
+                    pointer += name[pointer + 1] + 1
+                text += size
+                octets = PyBytes_GET_SIZE(template.hit_middle)
+                memcpy(text, PyBytes_AS_STRING(template.hit_middle), octets)
+                memcpy(text + octets, text - size + offset, size - offset)
+                text += octets + size - offset
+                octets = PyBytes_GET_SIZE(template.hit_end)
+                memcpy(text, PyBytes_AS_STRING(template.hit_end), octets)
+                text += octets
+                octets = text - hit - 4
+                hit[0] = octets & 0xFF
+                hit[1] = octets >> 8
+                hit[2] = hit[3] = 0
+                hit = text
+            return hit - cython.cast(cython.p_uchar, PyBytes_AS_STRING(hits))
+
+        @cython.boundscheck(False)
+        @cython.wraparound(False)
+        @cython.cfunc
+        @cython.exceptval(check=False)
+        def _read(
+            self, datagram: cython.p_uchar, size: cython.Py_ssize_t, name: cython.p_uchar, octets: cython.p_longlong
+        ) -> cython.longlong:
+            """Read a question, or return -1 for one that is passed on.
+
+            Args:
+                datagram: As it came, with its id; at least 12 octets.
+                size: Of it.
+                name: Where to write QNAME, lower-cased.
+                octets: Where to write its size.
+
+            Returns:
+                The lower 18 bits of the template's key.
+            """
+            i: cython.Py_ssize_t = 0
+            j: cython.Py_ssize_t
+            end: cython.Py_ssize_t
+            last: cython.Py_ssize_t = size - 17
+            opt: cython.int = 0
+            tail: cython.p_uchar
+            if datagram[2] & 0xF8 or datagram[5] != 1 or datagram[11] > 1:
+                return -1
+            if datagram[4] | datagram[6] | datagram[7] | datagram[8] | datagram[9] | datagram[10]:
+                return -1
+            if datagram[11]:
+                last -= 11
+            if not 0 < last < 255:
+                return -1
+            tail = datagram + 12 + last
+            if tail[0] or tail[3] or tail[4] != 1:
+                return -1
+            if datagram[11]:
+                if tail[5] | tail[6] or tail[7] != 41 or tail[11] | tail[14] | tail[15]:
+                    return -1
+                opt = 2 if tail[12] & 0x80 else 1
+            datagram += 12
+            while i < last:
+                end = i + 1 + datagram[i]
+                if datagram[i] == 0 or datagram[i] > 63 or end > last:
+                    return -1
+                name[i] = datagram[i]
+                for j in range(i + 1, end):
+                    name[j] = self.lower[datagram[j]]
+                    if name[j] == 0:
+                        return -1
+                i = end
+            name[last] = 0
+            octets[0] = last + 1
+            return cython.cast(cython.longlong, tail[1]) << 10 | tail[2] << 2 | opt
