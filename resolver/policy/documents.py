@@ -7,14 +7,13 @@ How the files look is told in `blocklists/README.md`, whose tables follow the `F
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Annotated, Self, TypeVar
 
-from pydantic import Field, StrictBool, model_validator
+from pydantic import Field, StrictBool, StrictInt, model_validator
 
-from resolver.policy.source import Document, KeyPath, Written, items, shown, value
+from resolver.policy.source import Document, KeyPath, Written, did_you_mean, items, shown, value
 from resolver.wire import name as names
 
 _T = TypeVar("_T")
@@ -91,13 +90,19 @@ class OrderState(StrEnum):
 
 
 class Action(StrEnum):
-    """What a client gets in place of the answer."""
+    """What a client gets in place of the answer; the last three are for policy zones, not for orders."""
 
     NXDOMAIN = "nxdomain"
     NODATA = "nodata"
     SINKHOLE = "sinkhole"
     REFUSED = "refused"
     DROP = "drop"
+    PASSTHRU = "passthru"
+    TCP_ONLY = "tcp-only"
+    LOCAL_DATA = "local-data"
+
+
+ORDER_ACTIONS = (Action.NXDOMAIN, Action.NODATA, Action.SINKHOLE, Action.REFUSED, Action.DROP)
 
 
 class Mode(StrEnum):
@@ -220,6 +225,15 @@ def _parse_url(written: object) -> str:
     raise ValueError(f"{shown(written)} is not a web address; write one such as https://www.example.org/order")
 
 
+def _parse_order_action(written: object) -> Action:
+    choices = [action.value for action in ORDER_ACTIONS]
+    if written not in choices:
+        if not isinstance(written, str):
+            raise ValueError(f"this is {shown(written)}; write one of: {', '.join(choices)}")
+        raise ValueError(f"{shown(written)} is unknown here{did_you_mean(written, choices)}")
+    return Action(written)
+
+
 def _parse_line(written: object) -> str:
     if isinstance(written, bool | int | float):
         raise ValueError(f'{shown(written)} is not text; write "{shown(written)}" in quotes')
@@ -240,6 +254,7 @@ Day = Annotated[date, Written(parse_date, {"type": "string", "format": "date"})]
 Instant = Annotated[datetime, Written(parse_instant, {"type": "string", "format": "date-time"})]
 Url = Annotated[str, Written(_parse_url, {"type": "string", "pattern": "^https?://"})]
 Line = Annotated[str, Written(_parse_line, {"type": "string", "minLength": 1, "maxLength": 200})]
+OrderAction = Annotated[Action, Written(_parse_order_action, {"enum": [action.value for action in ORDER_ACTIONS]})]
 Prose = Annotated[str, Field(min_length=1, max_length=4000)]
 
 
@@ -472,6 +487,9 @@ class Order(Entry):
     min_confidence: Confidence = Field(
         default=Confidence.LOW, description="Leave out names that are less sure than this.", examples=["medium"]
     )
+    longest_exemption: StrictInt = Field(
+        default=366, ge=1, le=3660, description="Days that an exemption from it may last at most.", examples=[180]
+    )
     requires: Mapping[str, str] = Field(
         default_factory=dict, description="What it demands, by topic.", examples=[{"removal": "removed from devices"}]
     )
@@ -579,14 +597,3 @@ def _impossible_acts(written: Mapping[str, object]) -> Iterator[tuple[KeyPath, s
                 yield ("acts", i, "by"), "this is the order itself; write the id of the order that took its place"
             elif _made(parse_identifier, by) is None:
                 yield ("acts", i, "by"), f"{shown(by)} is not an id; write the id of the order that took its place"
-
-
-# ---- what a set of folders holds ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Documents:
-    """Apps and orders by id. Every app that an order names is there."""
-
-    apps: Mapping[str, App]
-    orders: Mapping[str, Order]

@@ -1,104 +1,47 @@
 """A generation: one compiled policy in one file, opened by every worker and never written again.
 
-The file is made to be mapped: a header (JSON: orders, apps, groups, enforcements, claim sets) and four arrays that
-`hot._table_cy.NameTable` reads where they lie, so N workers share one copy and opening costs no more than the header.
+The file is made to be mapped: a header (JSON: orders, apps, groups, zones, claim sets) and the arrays of two name
+tables that are read where they lie, so N workers share one copy and opening costs no more than the header.
 
 ```
-INTERDICT GENERATION 2\\n      magic
-SHA-256, 32 octets             seal of all that follows
-u64le n, n octets of JSON      header; `sections` gives (offset, octets) of each array, counted from the first array
-fingerprints u64[slots]  claim_sets u32[slots]  places u32[slots]  pool
+INTERDICT GENERATION 3\\n      magic
+SHA-256, 32 octets             seal of the header and its length
+u64le n, n octets of JSON      header; `sections` gives (offset, octets) of each array, counted from the first array,
+                               and `arrays` is the SHA-256 of all that follows the header
+arrays                         of the table of QNAME triggers (`names/`), then of NSDNAME triggers (`nameservers/`)
 ```
 
-A `View` is what one group is held to at one moment. Views are made from the generation and the clock's reading, and say
-until when they hold; so an order begins at its moment with nothing reloaded.
+A `View` is what one client is held to at one moment. Views are made from the generation and the clock's reading, and
+say until when they hold; so an order begins at its moment with nothing reloaded. Clients of one group share a view,
+unless an exemption or a rule on client addresses sets some of them apart: they are then told apart by their *pocket*,
+the longest network that such a rule speaks of.
 """
 
 import hashlib
 import ipaddress
 import json
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from resolver.hot._table_cy import NameTable, fill, slots_for
-from resolver.policy.documents import Action, Basis, Mode
+from resolver.hot._names_cy import SECTIONS, NameTable, build, listed
+from resolver.policy.documents import Action, Mode
+from resolver.policy.patterns import PatternSet
+from resolver.policy.terms import FOREVER, PolicyTerms, Precedence, ZoneEntry, ZoneKind, from_json, to_json
+from resolver.policy.zone import Progress, Trigger
 
-MAGIC = b"INTERDICT GENERATION 2\n"
-FOREVER = float("inf")
+MAGIC = b"INTERDICT GENERATION 3\n"
 _SEALED = len(MAGIC) + hashlib.sha256().digest_size  # where that which the seal covers begins
 _HEADER = _SEALED + 8
-_SECTIONS = ("fingerprints", "claim_sets", "places", "pool")
+_TABLES = ("names", "nameservers")
+_ROOT = b"\0"
+_Arrays = dict[str, memoryview]
+_BROKEN = "the generation file does not match its seal: it was damaged; compile it again"
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class GenerationError(Exception):
     """The octets are not a generation that this version can read; the message says what is wrong."""
-
-
-@dataclass(frozen=True, slots=True)
-class GroupEntry:
-    """A set of devices and the networks that they ask from."""
-
-    name: str
-    networks: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class OrderEntry:
-    """What judging and reporting need of an order."""
-
-    id: str
-    title_en: str
-    title_fr: str
-    basis: Basis
-    spans: tuple[tuple[float, float], ...]  # when it acts: half-open, in order; Unix seconds, the last may end FOREVER
-
-    def is_in_force(self, at: float) -> bool:
-        """Whether the order acts at a moment (Unix seconds)."""
-        return any(begin <= at < end for begin, end in self.spans)
-
-
-@dataclass(frozen=True, slots=True)
-class AppEntry:
-    """What judging and reporting need of an app."""
-
-    id: str
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class EnforcementEntry:
-    """One line of `policy.orders`: an order, held against some groups, for some time (Unix seconds, half-open)."""
-
-    order: int
-    groups: tuple[int, ...]
-    mode: Mode
-    action: Action
-    since: float = -FOREVER
-    until: float = FOREVER
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """One order's hold on one listed name, through one app."""
-
-    order: int
-    app: int
-    exact: bool
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyTerms:
-    """Everything in a generation but its names."""
-
-    allowed_networks: tuple[str, ...]
-    groups: tuple[GroupEntry, ...]
-    orders: tuple[OrderEntry, ...]
-    apps: tuple[AppEntry, ...]
-    enforcements: tuple[EnforcementEntry, ...]
-    claim_sets: tuple[tuple[Claim, ...], ...]
-    block_ttl: int  # seconds
-    sinkhole_ipv4: tuple[str, ...]
-    sinkhole_ipv6: tuple[str, ...]
 
 
 class NetworkTable:
@@ -120,12 +63,17 @@ class NetworkTable:
 
     def find(self, address: bytes) -> int:
         """The number of the longest network that holds the address (4 or 16 octets), or -1."""
+        return self.longest(address)[0]
+
+    def longest(self, address: bytes) -> tuple[int, int]:
+        """The number of the longest network that holds the address, and its prefix length; (-1, -1) for none."""
         value = int.from_bytes(address, "big")
-        for shift, keys in self._levels[len(address) * 8]:
+        bits = len(address) * 8
+        for shift, keys in self._levels[bits]:
             number = keys.get(value >> shift)
             if number is not None:
-                return number
-        return -1
+                return number, bits - shift
+        return -1, -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,33 +85,112 @@ class Stance:
     rank: int
 
 
+@dataclass(frozen=True, slots=True)
+class ZoneStance:
+    """How a view holds one zone: its number, and its rank: 0 for the operator's own rules, above 1 for the others.
+
+    `client` is the zone's rule on the client's address, with the network it speaks of, or None.
+    """
+
+    number: int
+    entry: ZoneEntry
+    rank: int
+    client: tuple[int, str] | None
+
+
+ORDER_RANK = 1
+"""Where the orders stand among the ranks of zones."""
+
+ADDRESS_RANK = 1.5
+"""Where own rules on addresses stand: before all zones, and after the orders, since what these ban is never asked."""
+
 # From the mildest to the strictest; of several orders on one name the strictest acts.
 STRICTNESS = {Action.SINKHOLE: 0, Action.NODATA: 1, Action.NXDOMAIN: 2, Action.REFUSED: 3, Action.DROP: 4}
 
 
 class View:
-    """The rules that hold for one group from one moment until the next transition."""
+    """The rules that hold for one client from one moment until the next transition.
 
-    __slots__ = ("generation", "group", "stances", "until")
+    Attributes:
+        stances: By number of the order.
+        spared: (order, app) -> id of the exemption that spares the client.
+        zones: By number of the zone, in order of precedence.
+        clients: The zones that have a rule on the client's address.
+        patterned: The zones that have patterns, with these.
+        addressed: The zones that have triggers on addresses of answers (RESPONSE_IP) and of name servers (NSIP).
+        answer_rank: The first rank that looks at answers, at their addresses or name servers: a verdict of a later
+            rank waits for the answer. An order does not wait for a rule that could only withhold what it withholds.
+        follows_nameservers: Whether name servers are to be looked up.
+        strips_ech: Whether ECH parameters are taken out of answers.
+    """
 
-    def __init__(self, generation: "Generation", group: int, at: float) -> None:
-        """Read the generation as it stands for a group at a moment (Unix seconds)."""
+    __slots__ = (
+        "addressed",
+        "answer_rank",
+        "clients",
+        "follows_nameservers",
+        "generation",
+        "group",
+        "patterned",
+        "spared",
+        "stances",
+        "strips_ech",
+        "until",
+        "zones",
+    )
+
+    def __init__(self, generation: "Generation", group: int, at: float, pocket: int = -1) -> None:
+        """Read the generation as it stands for a group and a pocket (see `client_of`) at a moment (Unix seconds)."""
+        terms = generation.terms
         self.generation = generation
-        self.group = generation.terms.groups[group].name if group >= 0 else ""
+        self.group = terms.groups[group].name if group >= 0 else ""
         self.until = generation.next_transition(at)
+        self.strips_ech = group in terms.strip_ech
         self.stances: dict[int, Stance] = {}
-        for rank, entry in enumerate(generation.terms.enforcements):
-            order = generation.terms.orders[entry.order]
-            if group not in entry.groups or not order.is_in_force(at) or not entry.since <= at < entry.until:
+        for rank, line in enumerate(terms.enforcements):
+            order = terms.orders[line.order]
+            if group not in line.groups or not order.is_in_force(at) or not line.since <= at < line.until:
                 continue
-            stance = Stance(entry.mode, entry.action, rank)
-            held = self.stances.get(entry.order)
-            if held is None or _weight(stance) > _weight(held):
-                self.stances[entry.order] = stance
+            stance = Stance(line.mode, line.action, rank)
+            earlier = self.stances.get(line.order)
+            if earlier is None or _weight(stance, terms.precedence) > _weight(earlier, terms.precedence):
+                self.stances[line.order] = stance
+        networks = generation.networks_of(pocket)
+        self.spared: dict[tuple[int, int], str] = {}
+        for exemption in terms.exemptions:
+            if exemption.since <= at < exemption.until and (
+                group in exemption.groups or not networks.keys().isdisjoint(exemption.networks)
+            ):
+                for pair in exemption.spares:
+                    self.spared.setdefault(pair, exemption.id)
+        self.zones: dict[int, ZoneStance] = {}
+        self.answer_rank = FOREVER
+        self.follows_nameservers = False
+        for number, zone in enumerate(terms.zones):
+            if (zone.groups and group not in zone.groups) or not zone.since <= at < zone.until:
+                continue
+            rank = 0 if zone.kind is ZoneKind.RULE else ORDER_RANK + 1 + number
+            self.zones[number] = ZoneStance(number, zone, rank, generation.client_rule(number, networks))
+            if zone.mode is Mode.ENFORCE and (zone.nameservers or generation.has_addresses(number)):
+                self.answer_rank = min(self.answer_rank, rank or ADDRESS_RANK)
+            self.follows_nameservers |= zone.nameservers
+        # A view judges many questions, and may hold hundreds of zones: those that have a say are sought once.
+        held = self.zones.values()
+        self.clients = [stance for stance in held if stance.client is not None]
+        self.patterned = [
+            (stance, generation.patterns[number])
+            for number, stance in self.zones.items()
+            if number in generation.patterns
+        ]
+        self.addressed = {
+            trigger: [(stance, table) for stance in held if (table := generation.addresses(stance.number, trigger))]
+            for trigger in (Trigger.RESPONSE_IP, Trigger.NSIP)
+        }
 
 
-def _weight(stance: Stance) -> tuple[bool, int]:
-    return stance.mode is Mode.ENFORCE, STRICTNESS[stance.action]
+def _weight(stance: Stance, precedence: Precedence) -> tuple[bool, int]:
+    by_choice = STRICTNESS[stance.action] if precedence is Precedence.STRICTEST else -stance.rank
+    return stance.mode is Mode.ENFORCE, by_choice
 
 
 class Generation:
@@ -173,41 +200,94 @@ class Generation:
         """Open a generation.
 
         Args:
-            octets: The whole file, writable as far as the buffer goes (a private mapping) though nothing writes to it.
+            octets: The whole file, which nothing writes to.
 
         Raises:
-            GenerationError: Not a generation, of another format, or cut short.
+            GenerationError: Not a generation, of another format, cut short, or its header is damaged.
         """
         if octets[: len(MAGIC)] != MAGIC:
             raise GenerationError(
                 "not a generation file, or one of another version: compile it again with `interdict reload`"
             )
-        self._octets = octets
         try:
-            header, arrays = _open(octets)
+            header, tables, self._unread = _open(octets)
+            self._arrays: str = header["arrays"]
             self.serial: int = header["serial"]
             self.digest: str = header["digest"]
             self.compiled_at: float = header["compiled_at"]
+            self.made_by: str = header["made_by"]
             self.names: int = header["names"]
-            self.terms = _terms_from_json(header["terms"])
-            self.table = NameTable(*arrays)
-            self._pool = arrays[3]
+            self.terms = from_json(header["terms"])
+            self.table = NameTable(tables[0])
+            self.nameserver_table = NameTable(tables[1])
+            self.root = self.table.find(_ROOT)
+            self._nameserver_root = self.nameserver_table.find(_ROOT)
+            self._sections = tables[0]
+            self._moments = sorted(self.terms.moments())
             self._allowed = NetworkTable([(network, 0) for network in self.terms.allowed_networks])
             self._groups = NetworkTable(
                 [(network, i) for i, group in enumerate(self.terms.groups) for network in group.networks]
             )
-        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            self._addresses: dict[tuple[int, Trigger], NetworkTable] = {}
+            self._client_rules: dict[int, dict[str, int]] = {}
+            self.patterns: dict[int, PatternSet] = {}
+            self._open_zones()
+            self._open_pockets()
+        except _DAMAGE as error:
             raise GenerationError(f"the generation file is damaged: {error}") from None
 
+    def _open_zones(self) -> None:
+        for number, zone in enumerate(self.terms.zones):
+            if zone.patterns:
+                self.patterns[number] = PatternSet(zone.patterns)
+            for trigger in (Trigger.RESPONSE_IP, Trigger.NSIP):
+                held = [(network, rule) for kind, network, rule in zone.networks if kind is trigger]
+                if held:
+                    self._addresses[number, trigger] = NetworkTable(held)
+            client = {network: rule for kind, network, rule in zone.networks if kind is Trigger.CLIENT_IP}
+            if client:
+                self._client_rules[number] = client
+
+    def _open_pockets(self) -> None:
+        """Number the networks that set clients apart, each with all networks that hold it, the longest first."""
+        texts = {network for exemption in self.terms.exemptions for network in exemption.networks}
+        texts |= {network for rules in self._client_rules.values() for network in rules}
+        networks = sorted((ipaddress.ip_network(text) for text in texts), key=_nesting)
+        self._pockets = NetworkTable([(str(network), i) for i, network in enumerate(networks)])
+        self._pocket_networks: list[dict[str, None]] = []
+        around: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+        for network in networks:
+            while around and not _holds(around[-1], network):
+                around.pop()
+            around.append(network)
+            self._pocket_networks.append(dict.fromkeys(str(one) for one in reversed(around)))
+
+    @property
+    def label(self) -> str:
+        """What it is called for short: serial and the beginning of the digest."""
+        return f"{self.serial} ({self.digest[:12]})"
+
     def listed(self) -> Iterator[bytes]:
-        """Every listed name, wire form, in the order of the file."""
-        start = i = 0
-        while i < len(self._pool):
-            octets = self._pool[i]
-            i += octets + 1
-            if not octets:
-                yield bytes(self._pool[start:i])
-                start = i
+        """Every listed name, wire form, sorted.
+
+        Raises:
+            ValueError: The file is damaged.
+        """
+        return listed(self._sections)
+
+    def covering(self, name: bytes) -> list[tuple[int, int]]:
+        """Every listed name that equals `name` or stands above it, the root last: (offset, claim set) pairs."""
+        found = self.table.covering(name)
+        if self.root >= 0:  # the table walks labels, of which the root has none
+            found.append((len(name) - 1, self.root))
+        return found
+
+    def covering_nameserver(self, host: bytes) -> list[tuple[int, int]]:
+        """The same of NSDNAME triggers."""
+        found = self.nameserver_table.covering(host)
+        if self._nameserver_root >= 0:
+            found.append((len(host) - 1, self._nameserver_root))
+        return found
 
     def is_allowed(self, address: bytes) -> bool:
         """Whether a client address (4 or 16 octets) may ask at all."""
@@ -217,24 +297,59 @@ class Generation:
         """The number of the group that a client address belongs to by its longest network, or -1."""
         return self._groups.find(address)
 
+    def client_of(self, address: bytes) -> tuple[int, int]:
+        """What sets a client's view apart, by its address (4 or 16 octets): (group, pocket), -1 where there is none."""
+        return self._groups.find(address), self._pockets.find(address)
+
+    def view_of(self, address: bytes, at: float) -> View:
+        """The view of a client (4 or 16 octets) at a moment (Unix seconds)."""
+        group, pocket = self.client_of(address)
+        return View(self, group, at, pocket)
+
+    def networks_of(self, pocket: int) -> Mapping[str, None]:
+        """The networks that a pocket lies in, the longest first."""
+        return self._pocket_networks[pocket] if pocket >= 0 else {}
+
+    def client_rule(self, zone: int, networks: Mapping[str, None]) -> tuple[int, str] | None:
+        """A zone's rule on the longest of a pocket's networks that it speaks of: (rule, network)."""
+        rules = self._client_rules.get(zone)
+        if rules is None:
+            return None
+        return next(((rules[network], network) for network in networks if network in rules), None)
+
+    def has_addresses(self, zone: int) -> bool:
+        """Whether a zone has triggers on the addresses of answers."""
+        return (zone, Trigger.RESPONSE_IP) in self._addresses
+
+    def addresses(self, zone: int, trigger: Trigger) -> NetworkTable | None:
+        """A zone's triggers on addresses of answers (RESPONSE_IP) or name servers (NSIP), numbered by rule."""
+        return self._addresses.get((zone, trigger))
+
     def next_transition(self, at: float) -> float:
-        """The first moment after `at` (Unix seconds) at which an order, or a line that holds it, begins or ends, or
-        FOREVER."""
-        moments = [moment for order in self.terms.orders for span in order.spans for moment in span]
-        moments += [moment for line in self.terms.enforcements for moment in (line.since, line.until)]
-        return min([moment for moment in moments if moment > at], default=FOREVER)
+        """The first moment after `at` (Unix seconds) at which anything begins or ends, or FOREVER."""
+        later = bisect_right(self._moments, at)
+        return self._moments[later] if later < len(self._moments) else FOREVER
 
     def verify(self) -> None:
-        """Check the seal over every octet of the file.
+        """Check every octet that was not read in opening.
 
         Raises:
-            GenerationError: It does not match: the file was damaged.
+            GenerationError: They do not match the header's digest: the file was damaged.
         """
-        if hashlib.sha256(self._octets[_SEALED:]).digest() != self._octets[len(MAGIC) : _SEALED]:
-            raise GenerationError("the generation file does not match its seal: it was damaged; compile it again")
+        if hashlib.sha256(self._unread).hexdigest() != self._arrays:
+            raise GenerationError(_BROKEN)
 
 
-def write_generation(terms: PolicyTerms, names: Mapping[bytes, int], *, serial: int, at: float) -> tuple[bytes, str]:
+def write_generation(
+    terms: PolicyTerms,
+    names: Mapping[bytes, int],
+    *,
+    serial: int,
+    at: float,
+    nameservers: Mapping[bytes, int] | None = None,
+    made_by: str = "",
+    progress: Progress | None = None,
+) -> tuple[bytes, str]:
     """Lay a generation out as octets.
 
     Args:
@@ -242,32 +357,54 @@ def write_generation(terms: PolicyTerms, names: Mapping[bytes, int], *, serial: 
         names: Lower-cased wire names with the number of each one's claim set.
         serial: Counts up with each change of policy.
         at: Unix seconds, for the record.
+        nameservers: The same, of NSDNAME triggers.
+        made_by: Who had it compiled, for the record.
+        progress: Told of the table of names, when it is begun and when it is made.
 
     Returns:
-        (the file's octets, the digest: SHA-256 in hex over all content but serial and time).
+        (the file's octets, the digest: SHA-256 in hex over all content but serial, time and maker).
     """
-    ordered = sorted(names)
-    filled = fill(slots_for(len(ordered)), ordered, [names[n] for n in ordered])
-    arrays = {name: array.cast("B") for name, array in zip(_SECTIONS, filled, strict=True)}
-    content = _terms_to_json(terms)
+    tell = progress or (lambda what, done, whole: None)
+    tell("the table of names", 0, len(names))
+    arrays = {
+        f"{table}/{name}": array
+        for table, held in zip(_TABLES, (names, nameservers or {}), strict=True)
+        for name, array in build(held).items()
+    }
+    tell("the table of names", len(names), len(names))
+    content = to_json(terms)
     digest = _digest(content, arrays)
     sections = {}
     offset = 0
     for name, array in arrays.items():
         sections[name] = (offset, array.nbytes)
         offset = _aligned(offset + array.nbytes)
-    header = json.dumps({
-        "serial": serial, "digest": digest, "compiled_at": at, "names": len(ordered), "terms": content, "sections":
-        sections,
-    }).encode()  # fmt: skip
-    start = _aligned(_HEADER + len(header))
-    out = bytearray(start + offset)
-    out[_SEALED : _HEADER + len(header)] = len(header).to_bytes(8, "little") + header
+    start = json.dumps({
+        "serial": serial, "digest": digest, "compiled_at": at, "made_by": made_by, "names": len(names), "terms":
+        content, "sections": sections,
+    })[:-1].encode()  # fmt: skip
+    end = b', "arrays": "%s"}'
+    length = len(start) + len(end % bytes(hashlib.sha256().digest_size * 2))
+    first = _aligned(_HEADER + length)
+    out = bytearray(first + offset)
     for name, array in arrays.items():
-        first, octets = sections[name]
-        out[start + first : start + first + octets] = array
-    out[:_SEALED] = MAGIC + hashlib.sha256(memoryview(out)[_SEALED:]).digest()
+        place, octets = sections[name]
+        out[first + place : first + place + octets] = array
+    rest = hashlib.sha256(memoryview(out)[_HEADER + length :]).hexdigest()
+    out[_SEALED : _HEADER + length] = length.to_bytes(8, "little") + start + end % rest.encode()
+    out[:_SEALED] = MAGIC + hashlib.sha256(memoryview(out)[_SEALED : _HEADER + length]).digest()
     return bytes(out), digest
+
+
+def _nesting(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> tuple[int, int, int]:
+    return network.version, int(network.network_address), network.prefixlen
+
+
+def _holds(
+    outer: ipaddress.IPv4Network | ipaddress.IPv6Network, inner: ipaddress.IPv4Network | ipaddress.IPv6Network
+) -> bool:
+    shift = outer.max_prefixlen - outer.prefixlen
+    return outer.version == inner.version and int(outer.network_address) >> shift == int(inner.network_address) >> shift
 
 
 def _aligned(offset: int) -> int:
@@ -276,74 +413,28 @@ def _aligned(offset: int) -> int:
 
 def _digest(terms: dict[str, object], arrays: Mapping[str, memoryview]) -> str:
     digest = hashlib.sha256(json.dumps(terms, sort_keys=True).encode())
-    for name in _SECTIONS:
-        digest.update(arrays[name])
+    for array in arrays.values():
+        digest.update(array)
     return digest.hexdigest()
 
 
-def _open(octets: memoryview) -> tuple[dict, tuple[memoryview, ...]]:  # type: ignore[type-arg]
+def _open(octets: memoryview) -> tuple[dict, list[_Arrays], memoryview]:  # type: ignore[type-arg]
     if len(octets) < _HEADER:
         raise GenerationError("the generation file is cut short")
     length = int.from_bytes(octets[_SEALED:_HEADER], "little")
+    if _HEADER + length > len(octets):
+        raise GenerationError("the generation file is cut short")
+    if hashlib.sha256(octets[_SEALED : _HEADER + length]).digest() != octets[len(MAGIC) : _SEALED]:
+        raise GenerationError(_BROKEN)
     header = json.loads(bytes(octets[_HEADER : _HEADER + length]))
     first = _aligned(_HEADER + length)
-    arrays = []
-    for name in _SECTIONS:
-        offset, size = header["sections"][name]
-        arrays.append(octets[first + offset : first + offset + size])
-        if len(arrays[-1]) != size:
-            raise GenerationError("the generation file is cut short")
-    fingerprints, claim_sets, places = arrays[0].cast("Q"), arrays[1].cast("I"), arrays[2].cast("I")
-    # The table trusts these two without looking: it reads the arrays side by side, and a search ends at an empty slot.
-    if not len(fingerprints) == len(claim_sets) == len(places) or 0 not in fingerprints:
-        raise GenerationError("the generation file is damaged: its arrays are no table")
-    return header, (fingerprints, claim_sets, places, arrays[3])
-
-
-def _bound(moment: float) -> float | None:
-    return None if moment in (FOREVER, -FOREVER) else moment
-
-
-def _terms_to_json(terms: PolicyTerms) -> dict[str, object]:
-    return {
-        "allowed_networks": terms.allowed_networks,
-        "groups": [[g.name, g.networks] for g in terms.groups],
-        "orders": [
-            [o.id, o.title_en, o.title_fr, o.basis.value, [[b, _bound(e)] for b, e in o.spans]] for o in terms.orders
-        ],
-        "apps": [[a.id, a.name] for a in terms.apps],
-        "enforcements": [
-            [e.order, e.groups, e.mode.value, e.action.value, _bound(e.since), _bound(e.until)]
-            for e in terms.enforcements
-        ],
-        "claim_sets": [[[c.order, c.app, int(c.exact)] for c in claims] for claims in terms.claim_sets],
-        "block_ttl": terms.block_ttl,
-        "sinkhole": [terms.sinkhole_ipv4, terms.sinkhole_ipv6],
-    }
-
-
-def _terms_from_json(terms: dict) -> PolicyTerms:  # type: ignore[type-arg]
-    return PolicyTerms(
-        tuple(terms["allowed_networks"]),
-        tuple(GroupEntry(name, tuple(networks)) for name, networks in terms["groups"]),
-        tuple(
-            OrderEntry(id_, en, fr, Basis(basis), tuple((b, FOREVER if e is None else e) for b, e in spans))
-            for id_, en, fr, basis, spans in terms["orders"]
-        ),
-        tuple(AppEntry(id_, name) for id_, name in terms["apps"]),
-        tuple(
-            EnforcementEntry(
-                order,
-                tuple(groups),
-                Mode(mode),
-                Action(action),
-                -FOREVER if since is None else since,
-                FOREVER if until is None else until,
-            )
-            for order, groups, mode, action, since, until in terms["enforcements"]
-        ),
-        tuple(tuple(Claim(o, a, bool(x)) for o, a, x in claims) for claims in terms["claim_sets"]),
-        terms["block_ttl"],
-        tuple(terms["sinkhole"][0]),
-        tuple(terms["sinkhole"][1]),
-    )
+    tables: list[_Arrays] = []
+    for table in _TABLES:
+        arrays = {}
+        for name in SECTIONS:
+            offset, size = header["sections"][f"{table}/{name}"]
+            arrays[name] = octets[first + offset : first + offset + size]
+            if len(arrays[name]) != size:
+                raise GenerationError("the generation file is cut short")
+        tables.append(arrays)
+    return header, tables, octets[_HEADER + length :]

@@ -5,7 +5,8 @@ dnspython and dnslib write, so that parts nobody here thought of are right.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import dns.edns
 import dns.flags
@@ -15,17 +16,21 @@ import dnslib
 from hypothesis import strategies as st
 
 from resolver.policy.documents import Action, Basis, Mode
-from resolver.policy.generation import (
+from resolver.policy.generation import Generation, write_generation
+from resolver.policy.terms import (
     FOREVER,
     AppEntry,
     Claim,
     EnforcementEntry,
-    Generation,
+    ExemptionEntry,
     GroupEntry,
     OrderEntry,
     PolicyTerms,
-    write_generation,
+    Precedence,
+    ZoneEntry,
+    ZoneKind,
 )
+from resolver.policy.zone import Reach, Rule, Trigger
 
 ID = 0x1D05
 QR, RD, CD, AD, TC = 0x8000, 0x0100, 0x0010, 0x0020, 0x0200
@@ -196,6 +201,50 @@ class Ban:
         return f"app-{self.order}"
 
 
+@dataclass(frozen=True)
+class Spared:
+    """An exemption: of some groups and devices, from the orders of these names with the apps of these."""
+
+    id: str
+    orders: tuple[str, ...]
+    groups: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    since: float = 0.0
+    until: float = FOREVER
+
+
+@dataclass(frozen=True)
+class Zone:
+    """A policy zone: lines such as ("suffix chat.example", Rule(...)), by what they look at.
+
+    `networks` are triggers on addresses: ("ip 192.0.2.0/24", Rule(...)); `patterns` are RE2 expressions.
+    """
+
+    id: str
+    kind: ZoneKind = ZoneKind.RPZ
+    names: tuple[tuple[str, Rule], ...] = ()
+    nameservers: tuple[tuple[str, Rule], ...] = ()
+    networks: tuple[tuple[str, Rule], ...] = ()
+    patterns: tuple[tuple[str, Rule], ...] = ()
+    groups: tuple[str, ...] = ()
+    mode: Mode = Mode.ENFORCE
+    override: Rule | None = None
+    since: float = -FOREVER
+    until: float = FOREVER
+
+    def rules(self) -> tuple[Rule, ...]:
+        """Its distinct rules; lines name them by number."""
+        lines = (*self.names, *self.nameservers, *self.networks, *self.patterns)
+        return tuple(dict.fromkeys(rule for _, rule in lines))
+
+
+def own(id_: str, action: Action, *names: str, addresses: tuple[str, ...] = (), **applied: Any) -> Zone:
+    """A rule of the operator's: PASSTHRU allows, anything else blocks."""
+    rule = Rule(action)
+    held = tuple((f"ip {network}", rule) for network in addresses)
+    return Zone(f"rule:{id_}", ZoneKind.RULE, tuple((name, rule) for name in names), networks=held, **applied)
+
+
 GROUPS = {"phones": ("192.0.2.0/25", "2001:db8:1::/48"), "desks": ("192.0.2.128/25",)}
 
 
@@ -208,7 +257,7 @@ def terms_and_names(
     for number, ban in enumerate(listed):
         for rule in ban.rules:
             match, name = rule.split()
-            claims.setdefault(wire(name).lower(), []).append(Claim(number, number, match == "exact"))
+            claims.setdefault(wire(name).lower(), []).append(Claim(number, number, Reach[match.upper()]))
     numbers = {name: i for i, name in enumerate(groups)}
     terms = PolicyTerms(
         allowed_networks=("192.0.2.0/24", "2001:db8::/32"),
@@ -230,7 +279,94 @@ def terms_and_names(
     return terms, {name: i for i, name in enumerate(claims)}
 
 
-def policy(*bans: Ban, groups: Mapping[str, tuple[str, ...]] = GROUPS, serial: int = 1) -> Generation:
-    """An open generation that holds these bans."""
-    octets, _ = write_generation(*terms_and_names(bans, groups), serial=serial, at=0.0)
+def whole(
+    bans: Iterable[Ban],
+    zones: Iterable[Zone] = (),
+    exemptions: Iterable[Spared] = (),
+    *,
+    precedence: Precedence = Precedence.STRICTEST,
+    groups: Mapping[str, tuple[str, ...]] = GROUPS,
+) -> tuple[PolicyTerms, dict[bytes, int], dict[bytes, int]]:
+    """The terms, QNAME triggers and NSDNAME triggers of a policy; own rules stand before the other zones."""
+    listed = list(bans)
+    held = sorted(zones, key=lambda zone: zone.kind is not ZoneKind.RULE)
+    terms, _ = terms_and_names(listed, groups)
+    orders, numbers = [ban.order for ban in listed], {name: i for i, name in enumerate(groups)}
+    tables: tuple[dict[bytes, list[Claim]], dict[bytes, list[Claim]]] = ({}, {})
+    for number, ban in enumerate(listed):
+        for written in ban.rules:
+            _claim(tables[0], written, number, number)
+    for number, zone in enumerate(held, len(listed)):
+        for table, lines in zip(tables, (zone.names, zone.nameservers), strict=True):
+            for written, rule in lines:
+                _claim(table, written, number, zone.rules().index(rule))
+            if zone.kind is ZoneKind.RPZ:
+                for name in empty_nonterminals([written.split()[1] for written, _ in lines]):
+                    _claim(table, f"nothing {name}", number, 0)
+    sets = {claims: i for i, claims in enumerate(dict.fromkeys(tuple(c) for table in tables for c in table.values()))}
+    found = replace(
+        terms,
+        claim_sets=tuple(sets),
+        precedence=precedence,
+        exemptions=tuple(
+            ExemptionEntry(
+                one.id,
+                tuple(numbers[name] for name in one.groups),
+                one.devices,
+                tuple((orders.index(order), orders.index(order)) for order in one.orders),
+                one.since,
+                one.until,
+            )
+            for one in exemptions
+        ),
+        zones=tuple(_entry(zone, numbers) for zone in held),
+    )
+    named, served = ({name: sets[tuple(claims)] for name, claims in table.items()} for table in tables)
+    return found, named, served
+
+
+def empty_nonterminals(names: Iterable[str]) -> set[str]:
+    """Names that exist in a zone only because others of it stand below them."""
+    held = set(names)
+    above = {".".join(labels[i:]) for labels in (name.split(".") for name in held) for i in range(1, len(labels))}
+    return above - held
+
+
+def _claim(table: dict[bytes, list[Claim]], written: str, holder: int, part: int) -> None:
+    reach, name = written.split()
+    table.setdefault(wire(name).lower(), []).append(Claim(holder, part, Reach[reach.upper()]))
+
+
+def _entry(zone: Zone, numbers: Mapping[str, int]) -> ZoneEntry:
+    rules = zone.rules()
+    return ZoneEntry(
+        zone.id,
+        zone.kind,
+        tuple(numbers[name] for name in zone.groups),
+        zone.mode,
+        rules,
+        zone.override,
+        tuple(
+            (Trigger(kind), network, rules.index(rule))
+            for line, rule in zone.networks
+            for kind, network in [line.split()]
+        ),
+        tuple((pattern, rules.index(rule)) for pattern, rule in zone.patterns),
+        nameservers=bool(zone.nameservers) or any(line.startswith("nsip ") for line, _ in zone.networks),
+        since=zone.since,
+        until=zone.until,
+    )
+
+
+def policy(
+    *bans: Ban,
+    zones: Iterable[Zone] = (),
+    exemptions: Iterable[Spared] = (),
+    precedence: Precedence = Precedence.STRICTEST,
+    groups: Mapping[str, tuple[str, ...]] = GROUPS,
+    serial: int = 1,
+) -> Generation:
+    """An open generation that holds these bans, and what stands beside them."""
+    terms, named, served = whole(bans, zones, exemptions, precedence=precedence, groups=groups)
+    octets, _ = write_generation(terms, named, serial=serial, at=0.0, nameservers=served)
     return Generation(memoryview(bytearray(octets)))

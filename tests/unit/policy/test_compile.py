@@ -1,17 +1,30 @@
 """From documents to a generation: which names an order takes, and that nothing else has a say in it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
+from ipaddress import ip_network
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resolver.policy.compile import Enforcement, PolicySettings, compile_generation, takes
-from resolver.policy.documents import Action, App, Basis, Confidence, Documents, Domain, Match, Mode, Order, Use
-from resolver.policy.generation import FOREVER, Generation, GroupEntry, View
-from resolver.policy.judge import judge_query
+from resolver.policy.additions import Documents, Exemption, LocalRule
+from resolver.policy.compile import (
+    AppliedZone,
+    Enforcement,
+    PolicySettings,
+    compile_generation,
+    mistakes,
+    takes,
+)
+from resolver.policy.documents import Action, App, Basis, Confidence, Domain, Match, Mode, Order, Use
+from resolver.policy.generation import Generation, View
+from resolver.policy.judge import Reached, judge_answer, judge_query
 from resolver.policy.source import read
+from resolver.policy.terms import FOREVER, GroupEntry, ZoneKind
+from resolver.policy.zone import LocalRecord, PolicyZone, Reach, Rule, Trigger
 from tests.support.build import wire
 
 PROPERTY = settings(deadline=None)
@@ -48,9 +61,43 @@ def order(id_: str, *apps: str, **changes: str) -> Order:
     return read("\n".join([f"id: {id_}", f"apps: [{', '.join(apps)}]", *lines, ""]), f"{id_}.yaml", Order)
 
 
-def documents(apps: Sequence[App], orders: Sequence[Order]) -> Documents:
+def exemption(id_: str = "lab", **changes: str | None) -> Exemption:
+    """An exemption of one device from the app chat for a month."""
+    facts: dict[str, str | None] = {
+        "devices": "[192.0.2.17]",
+        "apps": "[chat]",
+        "reason": "law-enforcement",
+        "grantor": "CIO",
+        "granted": "2030-02-01T00:00:00Z",
+        "expires": "2030-03-01T00:00:00Z",
+    }
+    lines = [f"{key}: {written}" for key, written in (facts | changes).items() if written is not None]
+    return read("\n".join([f"id: {id_}", *lines, ""]), f"{id_}.yaml", Exemption)
+
+
+def rule(id_: str = "fonts", **changes: str | None) -> LocalRule:
+    """An allow for everybody."""
+    facts: dict[str, str | None] = {
+        "verdict": "allow",
+        "names": "[cdn.example]",
+        "owner": "service desk",
+        "reason": "fonts",
+        "until": "2030-12-31T00:00:00Z",
+    }
+    lines = [f"{key}: {written}" for key, written in (facts | changes).items() if written is not None]
+    return read("\n".join([f"id: {id_}", *lines, ""]), f"{id_}.yaml", LocalRule)
+
+
+def documents(
+    apps: Sequence[App],
+    orders: Sequence[Order],
+    exemptions: Sequence[Exemption] = (),
+    rules: Sequence[LocalRule] = (),
+) -> Documents:
     """What a set of folders holds."""
-    return Documents({a.id: a for a in apps}, {o.id: o for o in orders})
+    return Documents(
+        {a.id: a for a in apps}, {o.id: o for o in orders}, {e.id: e for e in exemptions}, {r.id: r for r in rules}
+    )
 
 
 def terms(*orders: str, action: Action = Action.NXDOMAIN, mode: Mode = Mode.ENFORCE) -> PolicySettings:
@@ -78,7 +125,9 @@ def claims_of(generation: Generation, name: str) -> set[tuple[str, str, bool]]:
     """(order, app, exact) of everything that holds exactly this name."""
     number = generation.table.find(wire(name))
     held = generation.terms.claim_sets[number] if number >= 0 else ()
-    return {(generation.terms.orders[c.order].id, generation.terms.apps[c.app].id, c.exact) for c in held}
+    return {
+        (generation.terms.orders[c.holder].id, generation.terms.apps[c.part].id, c.reach is Reach.EXACT) for c in held
+    }
 
 
 CHAT = app(
@@ -178,7 +227,7 @@ def test_claims_have_one_order() -> None:
     """Or the digest would depend on how a set happens to be walked."""
     orders = [order(f"b{i}", "chat") for i in range(9)]
     generation = compiled(documents([CHAT], orders), terms(*(ban.id for ban in reversed(orders))))
-    claims = [(claim.order, claim.app, claim.exact) for claim in generation.terms.claim_sets[0]]
+    claims = [(claim.holder, claim.part, claim.reach is Reach.EXACT) for claim in generation.terms.claim_sets[0]]
 
     assert len(claims) == 9
     assert claims == sorted(claims)
@@ -216,27 +265,46 @@ def test_an_order_held_twice_is_one_order() -> None:
 APPS = [
     CHAT,
     app("other", "chat.example exact block high", "other.example suffix block low"),
-    app("third", "a.other.example suffix block medium", "third.example suffix optional high"),
+    app(
+        "third",
+        "a.other.example suffix block medium",
+        "a.other.example exact block high",
+        "third.example suffix optional high",
+    ),
 ]
 ORDERS = [
     order("first", "chat", "third", include_optional="true"),
     order("second", "other", "chat", min_confidence="medium"),
     order("third", "third"),
 ]
-BASE = compiled(documents(APPS, ORDERS), terms("first", "second", "third"))
+EXEMPTIONS = [exemption("lab"), exemption("court", groups="[none]", orders="[second]"), exemption("a1", apps="[third]")]
+RULES = [
+    rule("fonts"),
+    rule("phish", verdict="block", names="[bad.example]"),
+    rule("a2", addresses="[198.51.100.0/24]"),
+]
+FOUND = documents(APPS, ORDERS, EXEMPTIONS, RULES)
+BASE = compiled(FOUND, terms("first", "second", "third"))
 
 
 @PROPERTY
-@given(st.permutations(APPS), st.permutations(ORDERS), st.data())
+@given(*map(st.permutations, (APPS, ORDERS, EXEMPTIONS, RULES)), st.data())
 def test_the_digest_does_not_depend_on_the_order_of_files(
-    apps: list[App], orders: list[Order], data: st.DataObject
+    apps: list[App],
+    orders: list[Order],
+    exemptions: list[Exemption],
+    rules: list[LocalRule],
+    data: st.DataObject,
 ) -> None:
     """Nor on the order of an app's domains, on the serial, or on when it was compiled."""
     shuffled = [
         found.model_copy(update={"domains": tuple(data.draw(st.permutations(found.domains)))}) for found in apps
     ]
     generation = compiled(
-        documents(shuffled, orders), terms("first", "second", "third"), serial=data.draw(st.integers(1, 10**6)), at=9e9
+        documents(shuffled, orders, exemptions, rules),
+        terms("first", "second", "third"),
+        serial=data.draw(st.integers(1, 10**6)),
+        at=9e9,
     )
 
     assert generation.digest == BASE.digest
@@ -246,13 +314,28 @@ def test_the_digest_does_not_depend_on_the_order_of_files(
 @pytest.mark.parametrize(
     "change",
     [
-        (documents(APPS, [order("first", "chat"), *ORDERS[1:]]), terms("first", "second", "third")),
-        (documents(APPS, ORDERS), terms("first", "second")),
-        (documents(APPS, ORDERS), terms("second", "first", "third")),
-        (documents(APPS, ORDERS), terms("first", "second", "third", action=Action.DROP)),
-        (documents(APPS, ORDERS), terms("first", "second", "third", mode=Mode.OBSERVE)),
+        (documents(APPS, [order("first", "chat"), *ORDERS[1:]], EXEMPTIONS, RULES), terms("first", "second", "third")),
+        (FOUND, terms("first", "second")),
+        (FOUND, terms("second", "first", "third")),
+        (FOUND, terms("first", "second", "third", action=Action.DROP)),
+        (FOUND, terms("first", "second", "third", mode=Mode.OBSERVE)),
+        (documents(APPS, ORDERS, EXEMPTIONS[1:], RULES), terms("first", "second", "third")),
+        (documents(APPS, ORDERS, EXEMPTIONS, RULES[1:]), terms("first", "second", "third")),
+        (
+            documents(APPS, ORDERS, [exemption("lab", expires="2030-03-01T00:00:01Z"), *EXEMPTIONS[1:]], RULES),
+            terms("first", "second", "third"),
+        ),
     ],
-    ids=["a name less", "an order less", "another rank", "another action", "another mode"],
+    ids=[
+        "a name less",
+        "an order less",
+        "another rank",
+        "another action",
+        "another mode",
+        "an exemption less",
+        "a rule less",
+        "a second more",
+    ],
 )
 def test_the_digest_tells_policies_apart(change: tuple[Documents, PolicySettings]) -> None:
     """Whatever changes a verdict or a report changes the digest."""
@@ -292,3 +375,226 @@ def test_a_name_is_blocked_exactly_where_an_entry_that_is_taken_covers_it(
             for d in domains
         )
         assert (judge_query(wire(asked), view) is not None) is covered
+
+
+# ---- exemptions, own rules, zones -----------------------------------------------------------------------------------
+
+DAY = 86400.0
+LAB, NEIGHBOUR = bytes([192, 0, 2, 17]), bytes([192, 0, 2, 18])
+GRANTED = datetime.fromisoformat("2030-02-01T00:00:00Z").timestamp()
+EXPIRES = datetime.fromisoformat("2030-03-01T00:00:00Z").timestamp()
+
+
+def bound(*orders: str, **changes: Any) -> PolicySettings:
+    """A configuration that holds these orders against the group of the lab, and another."""
+    return replace(
+        terms(),
+        enforcements=tuple(Enforcement(id_, ("all", "none"), Mode.ENFORCE, Action.NXDOMAIN) for id_ in orders),
+        **changes,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "spared"),
+    [
+        ({}, {"first/chat", "second/chat"}),
+        ({"orders": "[first]"}, {"first/chat"}),
+        ({"orders": "[first]", "apps": None}, {"first/chat", "first/other"}),
+        ({"orders": "[first, idle]", "apps": "[chat, other]"}, {"first/chat", "first/other"}),
+    ],
+)
+def test_an_exemption_spares_what_its_orders_and_apps_have_in_common(
+    changes: dict[str, str | None], spared: set[str]
+) -> None:
+    """Apps alone: whichever order names them; orders alone: all that they name; not the order that takes no part."""
+    apps = [CHAT, app("other", "other.example suffix block high")]
+    orders = [order("first", "chat", "other"), order("second", "chat"), order("idle", "chat")]
+    generation = compiled(documents(apps, orders, [exemption(**changes)]), bound("first", "second"))
+
+    (entry,) = generation.terms.exemptions
+    assert {f"{generation.terms.orders[o].id}/{generation.terms.apps[a].id}" for o, a in entry.spares} == spared
+    assert (entry.since, entry.until, entry.networks) == (GRANTED, EXPIRES, ("192.0.2.17/32",))
+
+
+@pytest.mark.parametrize(
+    ("address", "at", "withheld"),
+    [
+        (LAB, GRANTED - 0.001, True),
+        (LAB, GRANTED, False),
+        (LAB, EXPIRES - 0.001, False),
+        (LAB, EXPIRES, True),
+        (NEIGHBOUR, GRANTED, True),
+    ],
+)
+def test_an_exemption_begins_and_ends_at_its_second(address: bytes, at: float, withheld: bool) -> None:
+    """For the device it names, and no other; and what is not withheld is recorded all the same."""
+    found = documents([CHAT], [order("ban", "chat")], [exemption()])
+    verdict = judge_query(wire("chat.example"), compiled(found, bound("ban")).view_of(address, at))
+
+    assert verdict is not None
+    assert (not verdict.passes, verdict.exemption, verdict.is_hit) == (withheld, "" if withheld else "lab", True)
+
+
+def test_own_rules_hold_names_and_addresses_for_their_groups_and_time() -> None:
+    """Each by itself, before orders; named after its id."""
+    rules = [
+        rule("allow-a", names="[chat.example]", match="exact", groups="[none]", since="2030-02-01T00:00:00Z"),
+        rule("block-b", verdict="block", names=None, addresses="[198.51.100.0/24]", action="refused"),
+    ]
+    generation = compiled(documents([CHAT], [order("ban", "chat")], rules=rules), bound("ban"))
+    until = datetime.fromisoformat("2030-12-31T00:00:00Z").timestamp()
+
+    def said(name: str, address: bytes, at: float, *addresses: bytes) -> tuple[str, Action] | None:
+        view = generation.view_of(address, at)
+        first = judge_query(wire(name), view)
+        verdict = judge_answer(wire(name), first, Reached(addresses=addresses), view, 1)
+        return (verdict.order.id, verdict.action) if verdict else None
+
+    outside = bytes([203, 0, 113, 1])
+    assert said("chat.example", LAB, GRANTED) == ("rule:allow-a", Action.PASSTHRU)
+    assert said("www.chat.example", LAB, GRANTED) == ("ban", Action.NXDOMAIN)
+    assert said("chat.example", LAB, GRANTED - 1) == ("ban", Action.NXDOMAIN)
+    assert said("chat.example", LAB, until) == ("ban", Action.NXDOMAIN)
+    assert said("chat.example", outside, GRANTED) == ("ban", Action.NXDOMAIN)
+    assert said("b.example", outside, 0.0, bytes([198, 51, 100, 9])) == ("rule:block-b", Action.REFUSED)
+    assert said("b.example", outside, 0.0, bytes([198, 51, 101, 9])) is None
+
+
+def test_a_zone_comes_out_as_it_was_read() -> None:
+    """Rules, triggers of every kind, groups, mode, override, SOA; claims beside those of orders."""
+    zone = PolicyZone(origin=wire("rpz.example"), soa=LocalRecord(6, 60, b"soa"))
+    block, allow = zone.number_of(Rule(Action.NXDOMAIN)), zone.number_of(Rule(Action.PASSTHRU))
+    zone.hold(wire("chat.example"), Reach.BELOW, block)
+    zone.hold(wire("chat.example"), Reach.EXACT, allow)
+    zone.hold(wire("ns.example"), Reach.EXACT, block, Trigger.NSDNAME)
+    for trigger in zone.networks:
+        zone.hold_network(ip_network("2001:db8::/32"), allow, trigger)
+        zone.hold_network(ip_network("198.51.100.0/24"), block, trigger)
+    zone.patterns.append(("^ads", block))
+    applied = AppliedZone(
+        "zone:rpz.example", ZoneKind.RPZ, zone, ("none",), Mode.OBSERVE, Rule(Action.DROP), 5.0, 9.0, "a file", 3
+    )
+    octets, _ = compile_generation(
+        documents([CHAT], [order("ban", "chat")]), bound("ban"), serial=1, at=0.0, zones=[applied]
+    )
+    generation = Generation(memoryview(bytearray(octets)))
+    (entry,) = generation.terms.zones
+
+    assert (entry.id, entry.kind, entry.groups, entry.mode, entry.override) == (
+        "zone:rpz.example", ZoneKind.RPZ, (1,), Mode.OBSERVE, Rule(Action.DROP),
+    )  # fmt: skip
+    assert (entry.since, entry.until, entry.source, entry.refused, entry.entries) == (5.0, 9.0, "a file", 3, 10)
+    assert (entry.rules, entry.patterns) == (tuple(zone.rules), (("^ads", block),))
+    assert (entry.soa, entry.nameservers) == ((wire("rpz.example"), LocalRecord(6, 60, b"soa")), True)
+    assert set(entry.networks) == {
+        (t, str(n), number) for t, held in zone.networks.items() for n, number in held.items()
+    }
+    claims = generation.terms.claim_sets[generation.table.find(wire("chat.example"))]
+    assert {(generation.terms.holder(c.holder).id, c.part, c.reach) for c in claims} == {
+        ("ban", 0, Reach.SUFFIX), ("zone:rpz.example", block, Reach.BELOW), ("zone:rpz.example", allow, Reach.EXACT),
+    }  # fmt: skip
+    assert generation.nameserver_table.find(wire("ns.example")) >= 0
+    assert generation.table.find(wire("ns.example")) == -1
+
+
+def test_a_name_with_others_below_it_is_kept_from_the_wildcard_above() -> None:
+    """As in any zone (RFC 4592 §3.3.1), though it has no rule of its own; in a list it is not."""
+    said = {}
+    for kind in (ZoneKind.RPZ, ZoneKind.LIST):
+        zone = PolicyZone()
+        zone.hold(wire("example"), Reach.BELOW, zone.number_of(Rule(Action.NXDOMAIN)))
+        zone.hold(wire("a.b.example"), Reach.EXACT, zone.number_of(Rule(Action.PASSTHRU)))
+        octets, _ = compile_generation(
+            documents([], []), terms(), serial=1, at=0.0, zones=[AppliedZone("zone:z", kind, zone)]
+        )
+        view = View(Generation(memoryview(bytearray(octets))), 0, 0.0)
+        asked = ("x.example", "b.example", "x.b.example", "x.a.b.example")
+        said[kind] = [judge_query(wire(name), view) is not None for name in asked]
+
+    assert said == {ZoneKind.RPZ: [True, False, False, False], ZoneKind.LIST: [True, True, True, True]}
+
+
+def test_zones_are_digested_in_their_order() -> None:
+    """What goes first decides, so it is another policy."""
+    zones = []
+    for action in (Action.NXDOMAIN, Action.PASSTHRU):
+        zone = PolicyZone()
+        zone.hold(wire("a.example"), Reach.EXACT, zone.number_of(Rule(action)))
+        zones.append(AppliedZone(f"zone:{action.value}", ZoneKind.RPZ, zone))
+    digests = {
+        compile_generation(documents([], []), terms(), serial=1, at=0.0, zones=held)[1]
+        for held in (zones, zones[::-1], zones[:1], [replace(zones[0], mode=Mode.OBSERVE)])
+    }
+
+    assert len(digests) == 4
+
+
+# Exemptions beside orders: what is wrong with them, the key and a part of what is said.
+TWO_GROUPS = "[all, none]"
+MISTAKES: dict[str, tuple[dict[str, str | None], str, str]] = {
+    "longer than a year": ({"orders": "[ban]", "expires": "2031-02-02T00:00:01Z"}, "expires", "366 days"),
+    "longer than the strictest of its orders": (
+        {"apps": "[chat]", "expires": "2030-03-04T00:00:00Z"}, "expires", "longer than the 30 days",
+    ),
+    "which is named, with the last moment": (
+        {"expires": "2030-03-04T00:00:00Z"}, "expires", "from short may; write 2030-03-03T00:00:00+00:00 or earlier",
+    ),
+    "from an app that its order does not name": (
+        {"orders": "[ban]", "apps": "[other]"}, "apps", "none of these orders names any of these apps",
+    ),
+    "for a group that there is none of": ({"groups": "[lab]"}, "groups", 'called "lab"; write one of: all, none'),
+    "for every group that an order binds": ({"devices": None, "groups": TWO_GROUPS}, "groups", "blanket exemption"),
+    "from every app, one by one": (
+        {"devices": None, "groups": TWO_GROUPS, "orders": "[wide]", "apps": "[chat, other]"}, "groups", "blanket",
+    ),
+    "for one group by name and the other by its network": (
+        {"groups": "[all]", "devices": "[192.0.2.0/24]"}, "groups", "blanket exemption",
+    ),
+    "for one group by name and the other by halves of its network": (
+        {"groups": "[all]", "devices": "[192.0.2.128/25, 192.0.2.0/26, 192.0.2.64/26]"}, "groups", "blanket exemption",
+    ),
+}  # fmt: skip
+
+
+def beside(changes: dict[str, str | None], *rules: LocalRule, **settings: Any) -> list[tuple[str, str, str, str]]:
+    """What is wrong with an exemption beside three orders."""
+    found = documents(
+        [CHAT, app("other", "other.example suffix block high")],
+        [order("ban", "chat"), order("wide", "chat", "other"), order("short", "chat", longest_exemption="30")],
+        [exemption(**changes)],
+        rules,
+    )
+    return list(mistakes(found, bound("ban", "wide", "short", **settings)))
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_an_exemption_that_orders_do_not_bear_is_a_mistake(case: str) -> None:
+    """With its id, the key that is wrong and the mend."""
+    changes, key, message = MISTAKES[case]
+
+    assert [one for one in beside(changes) if one[:3] == ("exemptions", "lab", key) and message in one[3]]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"orders": "[ban]", "expires": "2031-02-02T00:00:00Z"},
+        {"expires": "2030-03-03T00:00:00Z"},
+        {"devices": None, "groups": "[none]"},
+        {"devices": "[192.0.2.0/25, 192.0.2.128/26]", "groups": "[all]"},
+        {"devices": None, "groups": TWO_GROUPS, "orders": "[wide]"},
+    ],
+)
+def test_an_exemption_that_orders_bear_is_none(changes: dict[str, str | None]) -> None:
+    """To the last second; for some of those who are bound, or from some of what is forbidden."""
+    assert beside(changes) == []
+
+
+def test_own_rules_beside_the_configuration() -> None:
+    """Their groups exist, and a sinkhole has an address."""
+    rules = [rule("a", groups="[lab, all]"), rule("b", verdict="block", action="sinkhole")]
+    without: dict[str, Any] = {"sinkhole_ipv4": (), "sinkhole_ipv6": ()}
+
+    assert [one[:3] for one in beside({}, *rules)] == [("rules", "a", "groups")]
+    assert [one[:3] for one in beside({}, *rules, **without)] == [("rules", "a", "groups"), ("rules", "b", "action")]
