@@ -1,21 +1,31 @@
-"""Folders of YAML files: `apps/*.yaml` and `orders/*.yaml`, all mistakes of all files told at once.
+"""Folders of YAML files, a kind of document in a folder each (`KINDS`), all mistakes of all files told at once.
 
 A file is named after the id of what it holds, so that the id is unique in its folder and a reader finds the file.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TypeVar
 
-from resolver.policy.documents import ActKind, App, Documents, Entry, Order
-from resolver.policy.source import Page, PolicyError, Problem, did_you_mean, read_page, shown
+from resolver.policy.additions import Documents, Exemption, LocalRule, WayRound
+from resolver.policy.documents import ActKind, App, Entry, Order
+from resolver.policy.source import KeyPath, Page, PolicyError, Problem, did_you_mean, read_page, shown
 
 MAX_FILE_OCTETS = 16 << 20  # The largest file of the catalogue has some 20 KiB; a list of a million names fits.
 
 _SUFFIX = ".yaml"
 
 _Kind = TypeVar("_Kind", bound=Entry)
+
+KINDS: Mapping[str, type[Entry]] = {
+    "apps": App,
+    "orders": Order,
+    "exemptions": Exemption,
+    "rules": LocalRule,
+    "ways-round": WayRound,
+}
+"""What lies in which folder."""
 
 
 def shipped() -> Path:
@@ -27,44 +37,77 @@ def shipped() -> Path:
 
 
 def read_documents(folders: Sequence[Path]) -> Documents:
-    """Read every app and order of some folders.
+    """Read every document of some folders.
 
     Raises:
         PolicyError: With every problem of every file: unreadable, too large, invalid, not named after its id, an id
-            that was there before, an order that names an app or a later order nobody describes.
+            that was there before, an order or exemption that names an app or an order nobody describes.
     """
     problems: list[Problem] = []
-    apps: dict[str, Page[App]] = {}
-    orders: dict[str, Page[Order]] = {}
-    intended_apps: set[str] = set()
-    intended_orders: set[str] = set()
+    found: dict[str, dict[str, Page[Entry]]] = {sub: {} for sub in KINDS}
+    intended: dict[str, set[str]] = {sub: set() for sub in KINDS}
     for folder in folders:
-        if not any((folder / sub).is_dir() for sub in ("apps", "orders")):
-            message = "there is no apps/ or orders/ here; write the path of a folder with one"
+        if not any((folder / sub).is_dir() for sub in KINDS) and not _is_empty(folder):
+            message = f"there is no {', '.join(f'{sub}/' for sub in KINDS)} here; write the path of a folder with one"
             problems.append(Problem(str(folder), 1, 1, message))
             continue
-        for file in _files(folder / "apps", problems):
-            intended_apps.add(file.name.removesuffix(_SUFFIX))
-            _add(file, App, apps, problems)
-        for file in _files(folder / "orders", problems):
-            intended_orders.add(file.name.removesuffix(_SUFFIX))
-            _add(file, Order, orders, problems)
-    # What has a file with problems of its own is told about there; the orders that name it are not wrong for that.
-    known_apps, known_orders = apps.keys() | intended_apps, orders.keys() | intended_orders
-    for page in orders.values():
-        for i, app in enumerate(page.document.apps):
-            if app not in known_apps:
-                mend = did_you_mean(app, known_apps) or "; write apps/<id>.yaml first"
-                problems.append(page.problem(("apps", i), f"no app has the id {shown(app)}{mend}"))
-        for i, act in enumerate(page.document.acts):
-            if act.act is ActKind.SUPERSEDED and act.by not in known_orders:
-                mend = did_you_mean(act.by, known_orders - {page.document.id}) or "; write orders/<id>.yaml first"
-                problems.append(page.problem(("acts", i, "by"), f"no order has the id {shown(act.by)}{mend}"))
+        for sub, kind in KINDS.items():
+            for file in _files(folder / sub, problems):
+                intended[sub].add(file.name.removesuffix(_SUFFIX))
+                _add(file, kind, found[sub], problems)
+    # What has a file with problems of its own is told about there; documents that name it are not wrong for that.
+    known = {sub: found[sub].keys() | intended[sub] for sub in KINDS}
+    for sub in ("orders", "exemptions"):
+        for page in found[sub].values():
+            problems += _unknown(page, known)
     if problems:
         raise PolicyError(problems)
     return Documents(
-        {id_: page.document for id_, page in apps.items()}, {id_: page.document for id_, page in orders.items()}
+        apps=_all(found["apps"], App),
+        orders=_all(found["orders"], Order),
+        exemptions=_all(found["exemptions"], Exemption),
+        rules=_all(found["rules"], LocalRule),
+        ways_round=_all(found["ways-round"], WayRound),
     )
+
+
+def problem_at(folders: Sequence[Path], sub: str, id_: str, path: KeyPath, message: str) -> Problem:
+    """A problem with a document that was read before, at its place in its file."""
+    for folder in folders:
+        file = folder / sub / f"{id_}{_SUFFIX}"
+        octets = _read(file, []) if file.is_file() else None
+        page = None if octets is None else read_page(octets, str(file), KINDS[sub], [])
+        if page is not None:
+            return page.problem(path, message)
+    return Problem(f"{sub}/{id_}{_SUFFIX}", 1, 1, message)
+
+
+def _all(pages: Mapping[str, Page[Entry]], kind: type[_Kind]) -> dict[str, _Kind]:
+    return {id_: page.document for id_, page in pages.items() if isinstance(page.document, kind)}
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether the folder is there and has nothing in it yet: a place for records to come."""
+    try:
+        return not any(folder.iterdir())
+    except OSError:
+        return False
+
+
+def _unknown(page: Page[Entry], known: Mapping[str, set[str]]) -> Iterator[Problem]:
+    """Ids that a document names and nobody describes."""
+    document = page.document
+    assert isinstance(document, Order | Exemption)
+    named: list[tuple[KeyPath, str, str]] = [(("apps", i), "app", id_) for i, id_ in enumerate(document.apps)]
+    if isinstance(document, Exemption):
+        named += [(("orders", i), "order", id_) for i, id_ in enumerate(document.orders)]
+    else:
+        superseding = ((i, act) for i, act in enumerate(document.acts) if act.act is ActKind.SUPERSEDED)
+        named += [(("acts", i, "by"), "order", act.by) for i, act in superseding]
+    for path, what, id_ in named:
+        if id_ not in known[f"{what}s"]:
+            mend = did_you_mean(id_, known[f"{what}s"] - {document.id}) or f"; write {what}s/<id>.yaml first"
+            yield page.problem(path, f"no {what} has the id {shown(id_)}{mend}")
 
 
 def _files(folder: Path, problems: list[Problem]) -> Iterator[Path]:
@@ -83,7 +126,7 @@ def _files(folder: Path, problems: list[Problem]) -> Iterator[Path]:
             yield file
 
 
-def _add(file: Path, kind: type[_Kind], pages: dict[str, Page[_Kind]], problems: list[Problem]) -> None:
+def _add(file: Path, kind: type[Entry], pages: dict[str, Page[Entry]], problems: list[Problem]) -> None:
     octets = _read(file, problems)
     page = None if octets is None else read_page(octets, str(file), kind, problems)
     if page is None:

@@ -10,8 +10,9 @@ import pytest
 
 from resolver.feeds import files
 from resolver.feeds.files import read_documents, shipped
+from resolver.policy.additions import Documents
 from resolver.policy.compile import takes
-from resolver.policy.documents import App, Basis, Documents, Level, Match, OrderState, Use
+from resolver.policy.documents import App, Basis, Level, Match, OrderState, Use
 from resolver.policy.source import PolicyError
 from resolver.wire import name as names
 
@@ -128,12 +129,19 @@ def test_an_id_is_described_once_over_all_folders(tmp_path: Path) -> None:
 
 def test_a_folder_without_documents_is_a_problem(tmp_path: Path) -> None:
     """A path with a typing error must not switch a policy off."""
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").touch()
     (tmp_path / "file").touch()
+    kinds = "apps/, orders/, exemptions/, rules/, ways-round/"
 
-    for name in ("empty", "file", "missing"):
+    for name in ("other", "file", "missing"):
         (problem,) = problems_of(tmp_path / name)
-        assert problem.endswith(f"{name}:1:1: there is no apps/ or orders/ here; write the path of a folder with one")
+        assert problem.endswith(f"{name}:1:1: there is no {kinds} here; write the path of a folder with one")
+
+
+def test_a_folder_with_nothing_in_it_yet_is_a_place_for_records(tmp_path: Path) -> None:
+    """`interdict allow` writes the first one."""
+    assert read_documents([tmp_path]) == Documents({}, {})
 
 
 def test_a_file_that_is_no_file_is_a_problem(tmp_path: Path) -> None:
@@ -226,7 +234,7 @@ def test_the_shipped_catalogue_holds_the_canadian_orders(catalogue: Documents) -
 
 def test_the_shipped_catalogue_is_as_large_as_the_readme_says(catalogue: Documents) -> None:
     """Each order and app has a row in the README's tables, with its beginning, its apps and its number of names."""
-    readme = (shipped() / "README.md").read_text()
+    readme = (shipped() / "README.md").read_text().partition("## What is shipped")[2]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in readme.splitlines() if line[:3] == "| `"]
     told_orders = {cells[0].strip("`"): cells[1:] for cells in rows if len(cells) == 5}
     told_apps = {cells[0].strip("`"): cells[1:] for cells in rows if len(cells) == 4 and cells[1].isdigit()}
@@ -328,9 +336,11 @@ def test_every_source_is_listed(catalogue: Documents) -> None:
     """A reader can look up each source id, and the list names no others."""
     cells = re.findall(r"^\| ([A-Z][^|]*) \|", (shipped() / "sources.md").read_text(), re.MULTILINE)
     listed = {id_ for cell in cells for id_ in cell.split(", ")}
-    texts = "\n".join(file.read_text() for file in (shipped() / "apps").glob("*.yaml"))
+    folders = (shipped() / "apps", shipped() / "ways-round")
+    texts = "\n".join(file.read_text() for folder in folders for file in folder.glob("*.yaml"))
 
     used = {source for app in catalogue.apps.values() for domain in app.domains for source in domain.sources}
+    used |= {source for way in catalogue.ways_round.values() for name in way.names for source in name.sources}
 
     assert used <= listed
     assert [id_ for id_ in sorted(listed) if id_ not in texts] == []
