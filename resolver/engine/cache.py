@@ -84,7 +84,8 @@ class Cache:
         life = min(life, int(cap))
         floor, ceiling = int(terms.min_ttl) if life else 0, int(cap) if answer.negative_ttl is None else life
         answer = _with_ttls(answer, tuple((at, min(max(ttl, floor), ceiling)) for at, ttl in answer.ttls))
-        octets = len(key) + len(answer.body) + 80 * len(answer.ttls) + sum(map(len, answer.targets)) + _ENTRY_OVERHEAD
+        led_to = (*answer.aliases, *answer.targets, *answer.addresses)
+        octets = len(key) + len(answer.body) + 80 * len(answer.ttls) + sum(map(len, led_to)) + _ENTRY_OVERHEAD
         entry = Entry(answer, now, now + life, octets)
         self._failures.pop(key, None)
         if key in self._entries:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
-from resolver.engine.cache import Cache, Entry, is_failure
+from resolver.engine.cache import Cache, Entry, cache_key, is_failure
 from resolver.wire.codes import Ede, Rcode
 from resolver.wire.compose import UDP_OCTETS
 from resolver.wire.message import Answer, ExtendedError, Reply, WireError, read_reply, write_query
@@ -23,6 +23,7 @@ FAILURES_TO_REST = 3
 FIRST_REST = 1.0  # seconds
 LONGEST_REST = 30.0
 MOST_DOUBLINGS = 5  # after which the rest is the longest anyway
+OWN_STALE_WAIT = 0.5  # seconds that a question of our own waits for fresh data while stale data is at hand
 
 
 class UpstreamError(Exception):
@@ -194,6 +195,32 @@ class Forwarder:
             self._under_way[key] = task
             task.add_done_callback(lambda done: self._settle(key, done))
         return task
+
+    async def look_up(self, qname: bytes, qtype: int, *, do: bool, cd: bool) -> Entry | Answer:
+        """What the cache or else an upstream says about a question of our own; an Answer where nobody could say.
+
+        Stale data is rather taken than none, as for clients: what a verdict was built on must hold through an outage.
+        """
+        key = cache_key(qname, qtype, do=do, cd=cd)
+        now = self._clock.now()
+        entry = self._cache.get(key, now)
+        if entry is not None and entry.expires > now:
+            return entry
+        failure = self._cache.failure(key, now)
+        if failure is None:
+            task = self.fetch(key, qname, qtype, do=do, cd=cd)
+            try:
+                if task is not None:
+                    return await asyncio.wait_for(asyncio.shield(task), None if entry is None else OWN_STALE_WAIT)
+                failure = Answer(
+                    int(Rcode.SERVFAIL), errors=(ExtendedError(Ede.OTHER, "too many questions under way"),)
+                )
+            except (UpstreamError, TimeoutError) as error:
+                failed = Answer(int(Rcode.SERVFAIL), errors=(ExtendedError(Ede.NETWORK_ERROR, str(error)),))
+                failure = self._cache.failure(key, self._clock.now()) or failed
+        if entry is None:
+            return failure
+        return Entry(replace(self._cache.stale(entry), authentic=False), self._clock.now(), 0.0, 0)
 
     def _settle(self, key: bytes, task: "asyncio.Task[Entry]") -> None:
         del self._under_way[key]

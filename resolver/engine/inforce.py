@@ -9,6 +9,7 @@ from resolver.hot._batch_cy import ViewMemo
 from resolver.policy.generation import Generation, View
 
 _MAX_SOURCES = 65536  # client addresses whose memo is known; with more, the table starts anew
+_MAX_VIEWS = 4096  # as many as groups, unless exemptions or rules on client addresses set many clients apart
 
 
 class PolicyInForce:
@@ -29,13 +30,13 @@ class PolicyInForce:
     def swap(self, generation: Generation, at: float) -> None:
         """Put a generation in force in place of the one before."""
         self.generation = generation
-        self._views: dict[int, View] = {}
-        self._memos: dict[str, ViewMemo] = {}
+        self._views: dict[tuple[int, int], View] = {}
+        self._memos: dict[View, ViewMemo] = {}
         self.until = generation.next_transition(at)
         self.sources.clear()
 
     def turn(self, at: float) -> bool:
-        """Let orders whose moment has come begin or end; whether there were any."""
+        """Let whatever has its moment begin or end: orders, exemptions, rules; whether there was any."""
         if at < self.until:
             return False
         self.swap(self.generation, at)
@@ -43,11 +44,18 @@ class PolicyInForce:
 
     def view_of(self, address: bytes, at: float) -> View:
         """The view of a client by its address (4 or 16 octets)."""
-        group = self.generation.group_of(address)
-        view = self._views.get(group)
+        key = self.generation.client_of(address)
+        view = self._views.get(key)
         if view is None:
-            view = self._views[group] = View(self.generation, group, at)
+            if len(self._views) >= _MAX_VIEWS:
+                self._forget()
+            view = self._views[key] = View(self.generation, key[0], at, key[1])
         return view
+
+    def _forget(self) -> None:
+        self._views.clear()
+        self._memos.clear()
+        self.sources.clear()
 
     def memo_of(self, address: bytes, view: View) -> ViewMemo | None:
         """The memo that the client's batches are answered from; None where the view is no longer in force.
@@ -56,11 +64,11 @@ class PolicyInForce:
         """
         if not self._ready_answers:
             return None
-        if view.generation is not self.generation or self._views.get(self.generation.group_of(address)) is not view:
+        if view.generation is not self.generation or self._views.get(self.generation.client_of(address)) is not view:
             return None
-        memo = self._memos.get(view.group)
+        memo = self._memos.get(view)
         if memo is None:
-            memo = self._memos[view.group] = ViewMemo(self._ready_answers)
+            memo = self._memos[view] = ViewMemo(self._ready_answers, self.generation.table)
         # What was not asked for since its memo's last turn goes first. Two turns empty a memo, so this comes to an end.
         while self.ready_answers() >= self._ready_answers:
             max(self._memos.values(), key=lambda one: (one.old_half(), one.size())).halve()

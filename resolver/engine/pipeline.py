@@ -11,20 +11,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from resolver.engine.cache import Cache, Entry, cache_key
+from resolver.engine.delegation import NameServers
 from resolver.engine.forwarder import Clock, Forwarder, UpstreamError
 from resolver.engine.inforce import PolicyInForce
 from resolver.engine.special import SpecialNames
+from resolver.engine.substitute import alias_target, policy_answer, rewritten_answer
+from resolver.engine.templates import learn_template
 from resolver.hot._batch_cy import NEVER, Ready
 from resolver.hot._scan_cy import age
 from resolver.observe.cells import Cells
 from resolver.observe.record import HitTemplate, hit_template
-from resolver.policy.documents import Action, Mode
-from resolver.policy.generation import PolicyTerms, View
-from resolver.policy.judge import Verdict, judge_answer, judge_query
+from resolver.policy.documents import Action
+from resolver.policy.generation import ORDER_RANK, View
+from resolver.policy.judge import Reached, Verdict, is_settled, judge_answer, judge_query
 from resolver.wire import name as names
-from resolver.wire.codes import Ede, Rclass, Rcode, Rtype, rcode_text, rtype_class, rtype_text
-from resolver.wire.compose import error_answer, negative_answer, rdata, records_answer, write_reply
+from resolver.wire.codes import Ede, Rcode, Rtype, rcode_text, rtype_class, rtype_text
+from resolver.wire.compose import error_answer, write_reply
 from resolver.wire.message import CD, RD, TC, Answer, ExtendedError, Query, WireError, read_query
+from resolver.wire.rewrite import without_ech
 
 STALE_WAIT = 1.8  # seconds a client waits for fresh data while stale data is at hand (RFC 8767 §5)
 STALE_RETRY = 30.0  # seconds after a failed refresh during which stale data is given at once (RFC 8767 §5)
@@ -49,15 +53,23 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A query that needs an upstream's answer, with all that was found out about it so far."""
+    """A query that needs something of an upstream, with all that was found out about it so far.
+
+    `verdict` acts, if at all, by letting pass, or once the answer has been judged. `entry` is the answer where it is at
+    hand and only what stands behind it is wanted: its name servers, or the target of policy's own alias (`alias`).
+    """
 
     packet: bytes
     client: Client
     query: Query
     key: bytes  # what the answer is filed under
     view: View
-    stale: Entry | None
-    observed: Verdict | None
+    verdict: Verdict | None
+    stale: Entry | None = None
+    entry: Entry | None = None
+    source: str = "upstream"
+    alias: Verdict | None = None
+    aliases: tuple[bytes, ...] = ()  # that led to where policy's alias begins
 
 
 class Pipeline:
@@ -85,12 +97,13 @@ class Pipeline:
             cells: Counters.
             spool: Takes (hit records, how many, Unix seconds).
             clock: Both clocks.
-            nsid: This server's identity (RFC 5001 §2.3).
+            nsid: This server's identity (RFC 5001 §2.3); the policy in force is told with it.
         """
         self._policy = policy
         self._special = special
         self._cache = cache
         self._forwarder = forwarder
+        self._name_servers = NameServers(forwarder)
         self._cells = cells
         self._spool = spool
         self._clock = clock
@@ -116,42 +129,60 @@ class Pipeline:
             return self._reply(packet, client, query, refusal, None, None, "error")
 
         # 3. What does policy say? Before special names, cache and upstreams: a settled verdict goes nowhere else, and
-        # the same for every QTYPE and class, so that no HTTPS or CHAOS question is a way round.
+        # that of an order is the same for every QTYPE and class, so that no HTTPS or CHAOS question is a way round.
         view = self._policy.view_of(client.address, at)
-        verdict = judge_query(query.qname, view)
-        if verdict is not None and verdict.mode is Mode.ENFORCE:
-            return self._enforce(packet, client, query, view, verdict, verdict.owner_offset)
+        verdict = _as_carried(judge_query(query.qname, view, query.qtype), client)
+        if verdict is not None and is_settled(verdict, view):
+            return self._enforce(packet, client, query, view, verdict)
 
-        # Names that stay here. Before the RD check, since these answers need nobody else.
-        answer = self._special.answer(query)
-        if answer is not None:
-            return self._reply(packet, client, query, answer, view, verdict, "special")
-        if not query.flags & RD:
+        # Names that stay here. Before the RD check, since these answers need nobody else. A verdict that only waits for
+        # an answer acts where none will come.
+        answer, source = self._special.answer(query), "special"
+        if answer is None and not query.flags & RD:
             # A forwarder has nothing of its own to say to "do not recurse", and what others asked is not told
             # (cache snooping). RFC 8914 §4.21.
-            refusal = error_answer(Rcode.REFUSED, ExtendedError(Ede.NOT_AUTHORITATIVE, "recursion not asked for"))
-            return self._reply(packet, client, query, refusal, view, verdict, "local")
+            answer = error_answer(Rcode.REFUSED, ExtendedError(Ede.NOT_AUTHORITATIVE, "recursion not asked for"))
+            source = "local"
+        if answer is not None:
+            if verdict is not None and not verdict.passes:
+                return self._enforce(packet, client, query, view, verdict)
+            return self._reply(packet, client, query, answer, view, verdict, source)
 
         # 4. Do we know? The cache stands behind policy and is judged again on the way out.
         now = self._clock.now()
         key = cache_key(query.qname, query.qtype, do=query.do, cd=bool(query.flags & CD))
         entry = self._cache.get(key, now)
+        wanted = Wanted(packet, client, query, key, view, verdict, entry)
         if entry is not None and entry.expires > now:
             self._count_cache("hit")
-            return self._judged(packet, client, query, view, verdict, entry, "cache")
+            return self._judged(replace(wanted, stale=None, entry=entry, source="cache"), None)
         if entry is None:
             failure = self._cache.failure(key, now)
             if failure is not None:
                 self._count_cache("failure")
                 told = replace(failure, errors=(*failure.errors, ExtendedError(Ede.CACHED_ERROR)))
-                return self._reply(packet, client, query, told, view, verdict, "cache")
+                return self._unanswered(wanted, told, "cache")
         elif entry.retry_at > now:
-            return self._stale(Wanted(packet, client, query, key, view, entry, verdict))
+            return self._stale(wanted)
         self._count_cache("miss")
-        return Wanted(packet, client, query, key, view, entry, verdict)
+        return wanted
 
     async def finish(self, wanted: Wanted) -> bytes | None:
         """Answer with what an upstream says, or with what it said before where it says nothing now."""
+        outcome: bytes | Wanted | None = wanted
+        # Once for the answer, once for the name servers behind it, once for the target of policy's own alias.
+        while isinstance(outcome, Wanted):
+            if outcome.alias is not None:
+                outcome = await self._follow(outcome, outcome.alias)
+            elif outcome.entry is not None:
+                entry = outcome.entry
+                found = await self._name_servers.of((outcome.query.qname, *entry.answer.aliases), outcome.view)
+                outcome = self._conclude(outcome, entry, outcome.source, found)
+            else:
+                outcome = await self._ask(outcome)
+        return outcome
+
+    async def _ask(self, wanted: Wanted) -> "bytes | Wanted | None":
         # 5. Ask. The question may already be under way for another client; the answer is the same, the verdict need not
         # be.
         query, stale = wanted.query, wanted.stale
@@ -170,60 +201,107 @@ class Pipeline:
             failure = self._cache.failure(wanted.key, now) or error_answer(
                 Rcode.SERVFAIL, ExtendedError(Ede.NETWORK_ERROR, str(error))
             )
-            return self._conclude(wanted, failure, "upstream")
-        return self._conclude(wanted, entry, "upstream")
+            return self._conclude(wanted, failure, "upstream", None)
+        return self._conclude(wanted, entry, "upstream", None)
+
+    async def _follow(self, wanted: Wanted, verdict: Verdict) -> "bytes | Wanted | None":
+        """Answer with policy's own alias and what its target has. Who goes before that policy judges the target too."""
+        packet, client, query, view = wanted.packet, wanted.client, wanted.query, wanted.view
+        target = alias_target(verdict, query)
+        assert target is not None
+        banned = _as_carried(judge_query(target, view, query.qtype), client)
+        if banned is None or banned.passes or banned.rank >= verdict.rank:
+            found = await self._look_up(target, query)
+            if self._has_changed(view, client):
+                return self.begin(packet, client)
+            elapsed = 0
+            if isinstance(found, Entry):
+                reached = Reached(found.answer.aliases, found.answer.targets, found.answer.addresses)
+                banned = _as_carried(judge_answer(target, banned, reached, view, query.qtype), client)
+                elapsed = int(self._clock.now() - found.stored)
+                if _holds_ech(query, view):
+                    found = replace(found, answer=without_ech(target, found.answer))
+        if banned is not None and not banned.passes and banned.rank < verdict.rank:
+            return self._enforce(packet, client, query, view, replace(banned, link=1), lasting=False)
+        terms = view.generation.terms
+        answer = rewritten_answer(query, verdict, target, found, elapsed, wanted.aliases, terms)
+        return self._reply(packet, client, query, answer, view, verdict, "policy", lasting=False)
+
+    async def _look_up(self, target: bytes, query: Query) -> Entry | Answer:
+        """What a name has of the type that was asked for; one that stays here is answered here."""
+        answer = self._special.answer(replace(query, qname=target))
+        if answer is not None:
+            return Entry(answer, self._clock.now(), 0.0, 0)
+        return await self._forwarder.look_up(target, query.qtype, do=query.do, cd=bool(query.flags & CD))
 
     def busy(self, wanted: Wanted) -> bytes | None:
         """Answer a query that there is no room to wait for: with stale data where that is at hand, else SERVFAIL."""
         self._cells.counts[self._cells.index("overloads")] += 1
         failure = error_answer(Rcode.SERVFAIL, ExtendedError(Ede.OTHER, "too many questions under way"))
-        return self._conclude(wanted, failure, "local")
+        if wanted.alias is None:
+            outcome = self._conclude(wanted, failure, "local", None)
+            if not isinstance(outcome, Wanted):
+                return outcome
+        return self._reply(wanted.packet, wanted.client, wanted.query, failure, wanted.view, wanted.alias, "local")
 
-    def _conclude(self, wanted: Wanted, found: Entry | Answer, source: str) -> bytes | None:
+    def _conclude(
+        self, wanted: Wanted, found: Entry | Answer, source: str, name_servers: "_NameServersOf | None"
+    ) -> "bytes | Wanted | None":
         """Give the entry that was found; in place of a failure (an Answer) rather stale data (RFC 8767 §5)."""
         query = wanted.query
         # The policy may have changed while we waited: the answer is judged by what is in force now, not then.
+        if self._has_changed(wanted.view, wanted.client):
+            view = self._policy.view_of(wanted.client.address, self._clock.at())
+            verdict = _as_carried(judge_query(query.qname, view, query.qtype), wanted.client)
+            wanted, name_servers = replace(wanted, view=view, verdict=verdict), None  # found as the old view wants them
+            if verdict is not None and is_settled(verdict, view):
+                return self._enforce(wanted.packet, wanted.client, query, view, verdict)
+        if isinstance(found, Entry):
+            return self._judged(replace(wanted, stale=None, entry=found, source=source), name_servers)
+        if wanted.stale is not None:
+            return self._stale(wanted, name_servers)
+        return self._unanswered(wanted, found, source)
+
+    def _has_changed(self, view: View, client: Client) -> bool:
+        """Whether the client is held to another view now."""
         at = self._clock.at()
         self._policy.turn(at)
-        view = self._policy.view_of(wanted.client.address, at)
-        if view is not wanted.view:
-            verdict = judge_query(query.qname, view)
-            if verdict is not None and verdict.mode is Mode.ENFORCE:
-                return self._enforce(wanted.packet, wanted.client, query, view, verdict, verdict.owner_offset)
-            wanted = replace(wanted, view=view, observed=verdict)
-        if isinstance(found, Entry):
-            return self._judged(wanted.packet, wanted.client, query, view, wanted.observed, found, source)
-        if wanted.stale is not None:
-            return self._stale(wanted)
-        return self._reply(wanted.packet, wanted.client, query, found, view, wanted.observed, source)
+        return self._policy.view_of(client.address, at) is not view
 
-    def _stale(self, wanted: Wanted) -> bytes | None:
+    def _unanswered(self, wanted: Wanted, failure: Answer, source: str) -> "bytes | Wanted | None":
+        """Say that nobody could answer; a verdict that waited for the answer acts instead."""
+        if wanted.verdict is not None and not wanted.verdict.passes:
+            return self._enforce(wanted.packet, wanted.client, wanted.query, wanted.view, wanted.verdict, lasting=False)
+        return self._reply(wanted.packet, wanted.client, wanted.query, failure, wanted.view, wanted.verdict, source)
+
+    def _stale(self, wanted: Wanted, name_servers: "_NameServersOf | None" = None) -> "bytes | Wanted | None":
         assert wanted.stale is not None
         self._count_cache("stale")
         answer = self._cache.stale(wanted.stale)
         code = Ede.STALE_NXDOMAIN_ANSWER if answer.rcode == Rcode.NXDOMAIN else Ede.STALE_ANSWER
         marked = replace(answer, authentic=False, errors=(ExtendedError(code),))
         entry = Entry(marked, self._clock.now(), 0.0, 0)
-        return self._judged(wanted.packet, wanted.client, wanted.query, wanted.view, wanted.observed, entry, "stale")
+        return self._judged(replace(wanted, stale=None, entry=entry, source="stale"), name_servers)
 
-    def _judged(
-        self,
-        packet: bytes,
-        client: Client,
-        query: Query,
-        view: View,
-        verdict: Verdict | None,
-        entry: Entry,
-        source: str,
-    ) -> bytes | None:
-        """Judge an answer by the names it leads to, and give it or what policy puts in its place."""
-        answer = entry.answer
-        if answer.targets:
-            found = judge_answer(answer.targets, view)
-            if found is not None and found.mode is Mode.ENFORCE:
-                return self._enforce(packet, client, query, view, found, 0, lasting=False)
-            verdict = verdict or found
-        return self._reply(packet, client, query, answer, view, verdict, source, entry)
+    def _judged(self, wanted: Wanted, name_servers: "_NameServersOf | None") -> "bytes | Wanted | None":
+        """Judge an answer by what it leads to, and give it or what policy puts in its place.
+
+        Where the view has rules on name servers and these are not known (None), they are wanted first.
+        """
+        packet, client, query, view, entry = wanted.packet, wanted.client, wanted.query, wanted.view, wanted.entry
+        assert entry is not None
+        answer, verdict = entry.answer, wanted.verdict
+        if answer.aliases or answer.targets or answer.addresses or view.zones:
+            reached = Reached(answer.aliases, answer.targets, answer.addresses, name_servers or {})
+            found = judge_answer(query.qname, verdict, reached, view, query.qtype)
+            if view.follows_nameservers and name_servers is None and not _goes_before_zones(found):
+                return wanted
+            verdict = _as_carried(found, client)
+            if verdict is not None and not verdict.passes:
+                return self._enforce(packet, client, query, view, verdict, aliases=answer.aliases, lasting=False)
+        if _holds_ech(query, view):
+            entry = replace(entry, answer=without_ech(query.qname, answer))
+        return self._reply(packet, client, query, entry.answer, view, verdict, wanted.source, entry)
 
     def _enforce(
         self,
@@ -232,15 +310,18 @@ class Pipeline:
         query: Query,
         view: View,
         verdict: Verdict,
-        apex: int,
+        *,
+        aliases: tuple[bytes, ...] = (),
         lasting: bool = True,
-    ) -> bytes | None:
+    ) -> "bytes | Wanted | None":
         """Give what policy puts in the answer's place; `lasting` where QNAME alone decided, whatever upstreams say."""
         if verdict.action is Action.DROP:
             self._record(client, query, view, verdict, None)
             self._count(client, view.group, query, None, "policy", verdict)
             return None
-        answer = policy_answer(query, verdict, view.generation.terms, view.generation.serial, apex)
+        if alias_target(verdict, query) is not None:
+            return Wanted(packet, client, query, b"", view, None, alias=verdict, aliases=aliases)
+        answer = policy_answer(query, verdict, view.generation.terms, view.generation.serial, aliases)
         return self._reply(packet, client, query, answer, view, verdict, "policy", lasting=lasting)
 
     def _reply(
@@ -257,7 +338,7 @@ class Pipeline:
     ) -> bytes:
         """Write the reply, count it, record a hit, and let the hot memo learn what will be true again."""
         # 6. Put it together, at age 0, and let it age as the memo would, by the same function.
-        reply = write_reply(query, answer, over_udp=client.over_udp, nsid=self._nsid)
+        reply = write_reply(query, answer, over_udp=client.over_udp, nsid=self._identity(query))
         shift = 12 + len(query.question)
         ttls = (
             tuple((at + shift, ttl) for at, ttl in answer.ttls) if entry is not None and not reply[2] & TC >> 8 else ()
@@ -270,7 +351,7 @@ class Pipeline:
         group = view.group if view is not None else ""
         self._count(client, group, query, answer.rcode, source, verdict)
         template = None
-        if verdict is not None and view is not None:
+        if verdict is not None and view is not None and verdict.is_hit:
             template = self._record(client, query, view, verdict, answer.rcode)
 
         # What the memo may learn: datagrams without options (a cookie or padding makes each one unlike any other), of
@@ -279,15 +360,18 @@ class Pipeline:
             if entry is None:
                 lasting = lasting and source in ("policy", "special")
             else:
+                # What name servers had a part in may change before the answer expires.
                 lasting = source in ("cache", "upstream") and bool(ttls) and entry.expires > entry.stored
+                lasting = lasting and (not view.follows_nameservers or _is_free(verdict))
             if lasting:
                 memo = self._policy.memo_of(client.address, view)
                 if memo is not None:
+                    cell = self._query_cell(client, group, query, answer.rcode, "ready", verdict)
                     memo.put(
                         packet[2:],
                         Ready(
                             reply[2:],
-                            self._query_cell(client, group, query, answer.rcode, "ready", verdict),
+                            cell,
                             entry.expires if entry is not None else NEVER,
                             entry.stored if entry is not None else 0.0,
                             tuple((at - 2, ttl) for at, ttl in ttls),
@@ -295,7 +379,14 @@ class Pipeline:
                             template.tail if template else b"",
                         ),
                     )
+                    if verdict is not None and template is not None:
+                        learn_template(memo, view, query, verdict, reply, template, cell)
         return out
+
+    def _identity(self, query: Query) -> bytes:
+        if not query.wants_nsid:
+            return b""
+        return self._nsid + b", generation " + self._policy.generation.label.encode()
 
     def _record(self, client: Client, query: Query, view: View, verdict: Verdict, rcode: int | None) -> HitTemplate:
         template = hit_template(
@@ -309,8 +400,8 @@ class Pipeline:
             rule=verdict.rule,
             action=verdict.action.value,
             rcode="" if rcode is None else rcode_text(rcode),
-            ede=int(verdict.ede) if verdict.mode is Mode.ENFORCE and rcode is not None else None,
-            mode=verdict.mode.value,
+            ede=int(verdict.ede) if not verdict.passes and rcode is not None else None,
+            mode="exempt" if verdict.exemption else verdict.mode.value,
         )
         at = self._clock.at()
         stamp = int(at * 1_000_000).to_bytes(8, "little")
@@ -325,11 +416,10 @@ class Pipeline:
     def _query_cell(
         self, client: Client, group: str, query: Query, rcode: int | None, source: str, verdict: Verdict | None
     ) -> int:
-        found = (
-            (verdict.order.id, verdict.app.id, verdict.action.value, verdict.mode.value)
-            if verdict
-            else ("", "", "", "")
-        )
+        found = ("", "", "", "")
+        if verdict is not None and verdict.is_hit:
+            mode = "exempt" if verdict.exemption else verdict.mode.value
+            found = (verdict.order.id, verdict.app.id, verdict.action.value, mode)
         code = "none" if rcode is None else rcode_text(rcode)
         return self._cells.index("query", client.transport, group, rtype_class(query.qtype), code, source, *found)
 
@@ -337,31 +427,30 @@ class Pipeline:
         self._cells.counts[self._cells.index("cache", event)] += 1
 
 
-def policy_answer(query: Query, verdict: Verdict, terms: PolicyTerms, serial: int, apex: int) -> Answer:
-    """What is said in place of the answer that an order forbids.
+_NameServersOf = dict[bytes, tuple[tuple[bytes, ...], tuple[bytes, ...]]]
 
-    Args:
-        query: The question.
-        verdict: What policy said about it.
-        terms: Block TTL and sinkhole addresses.
-        serial: The generation's, for the SOA.
-        apex: Where in QNAME the policy zone's name begins: at the rule's name, or at QNAME itself where the rule was
-            met along the chain.
-    """
-    errors = (ExtendedError(int(verdict.ede), verdict.extra_text),)
-    if verdict.action is Action.REFUSED:
-        return error_answer(Rcode.REFUSED, *errors)
-    if query.qclass != Rclass.IN:
-        # SOA and sinkhole addresses are records of class IN; in another class the RCODE says all there is to say.
-        return error_answer(Rcode.NXDOMAIN if verdict.action is Action.NXDOMAIN else Rcode.NOERROR, *errors)
-    if verdict.action is Action.NXDOMAIN:
-        return negative_answer(Rcode.NXDOMAIN, apex, terms.block_ttl, serial, errors)
-    if verdict.action is Action.SINKHOLE:
-        records: list[tuple[Rtype, bytes]] = []
-        if query.qtype == Rtype.A:
-            records = [(Rtype.A, rdata(Rtype.A, address)) for address in terms.sinkhole_ipv4]
-        elif query.qtype == Rtype.AAAA:
-            records = [(Rtype.AAAA, rdata(Rtype.AAAA, address)) for address in terms.sinkhole_ipv6]
-        if records:
-            return records_answer(records, terms.block_ttl, errors)
-    return negative_answer(Rcode.NOERROR, apex, terms.block_ttl, serial, errors)
+
+def _as_carried(verdict: Verdict | None, client: Client) -> Verdict | None:
+    """The verdict as it stands over the client's transport: who came over TCP, as TCP_ONLY wants it, passes."""
+    if verdict is not None and verdict.action is Action.TCP_ONLY and not client.over_udp:
+        return replace(verdict, action=Action.PASSTHRU)
+    return verdict
+
+
+def _goes_before_zones(verdict: Verdict | None) -> bool:
+    """Whether an order or an own rule has decided, so that what zones know of name servers does not matter."""
+    return (
+        verdict is not None
+        and verdict.enforced
+        and verdict.rank <= ORDER_RANK
+        and not (verdict.passes and verdict.link)
+    )
+
+
+def _holds_ech(query: Query, view: View) -> bool:
+    return view.strips_ech and query.qtype in (Rtype.HTTPS, Rtype.SVCB)
+
+
+def _is_free(verdict: Verdict | None) -> bool:
+    """Whether the operator let the query pass, whatever it leads to."""
+    return verdict is not None and verdict.enforced and verdict.rank == 0

@@ -6,6 +6,7 @@ QTYPE ANY (RFC 8482 §4.2). Nothing in this file ever reaches an upstream; the c
 (`special_use.forward`), as a site with its own reverse zones must.
 """
 
+from collections.abc import Callable
 from enum import Enum
 
 from resolver.wire import name as names
@@ -14,6 +15,7 @@ from resolver.wire.compose import LOCAL_TTL, error_answer, negative_answer, rdat
 from resolver.wire.message import Answer, Query
 
 _ANY_TTL = 3600
+_GENERATION = names.from_text("generation.server")
 
 
 class _Kind(Enum):
@@ -61,13 +63,14 @@ _RFC8482 = b"\x07RFC8482\x00"
 class SpecialNames:
     """What this server answers by itself, whatever the upstreams say."""
 
-    def __init__(self, forward: tuple[bytes, ...], identity: str, version: str) -> None:
+    def __init__(self, forward: tuple[bytes, ...], identity: str, version: str, generation: Callable[[], str]) -> None:
         """Set up.
 
         Args:
             forward: Wire names that are not special at this site, with everything below them.
             identity: What `id.server` says (RFC 4892 §2).
             version: What `version.server` says.
+            generation: Tells what `generation.server` says: which policy is in force.
         """
         self._zones = {names.from_text(text): kind for kind, texts in _ZONES.items() for text in texts}
         self._zones.update(dict.fromkeys(forward, _Kind.FORWARD))
@@ -77,6 +80,7 @@ class SpecialNames:
             names.from_text("version.server"): version,
             names.from_text("version.bind"): version,
         }
+        self._generation = generation
 
     def answer(self, query: Query) -> Answer | None:
         """The answer to a question that is never forwarded, or None."""
@@ -101,7 +105,7 @@ class SpecialNames:
         return _Kind.FORWARD, 0
 
     def _chaos_answer(self, query: Query) -> Answer:
-        text = self._chaos.get(query.qname)
+        text = self._generation() if query.qname == _GENERATION else self._chaos.get(query.qname)
         if text is None:
             return error_answer(Rcode.REFUSED)
         if query.qtype not in (Rtype.TXT, Rtype.ANY):

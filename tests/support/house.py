@@ -15,9 +15,11 @@ from resolver.engine.forwarder import Forwarder, ForwarderTerms, Upstream
 from resolver.engine.inforce import PolicyInForce
 from resolver.engine.pipeline import Client, Pipeline, Wanted
 from resolver.engine.special import SpecialNames
+from resolver.feeds.zones import read_zone
 from resolver.observe.cells import Cells, read
 from resolver.observe.record import Gap, Hit, parse_all, sockaddr
-from resolver.policy.compile import Enforcement, PolicySettings, compile_generation
+from resolver.policy.additions import Documents, Exemption, LocalRule
+from resolver.policy.compile import AppliedZone, Enforcement, PolicySettings, compile_generation
 from resolver.policy.documents import (
     Action,
     App,
@@ -25,7 +27,6 @@ from resolver.policy.documents import (
     Bilingual,
     Citation,
     Confidence,
-    Documents,
     Domain,
     Level,
     Match,
@@ -36,7 +37,9 @@ from resolver.policy.documents import (
     Scope,
     Use,
 )
-from resolver.policy.generation import Generation, GroupEntry
+from resolver.policy.generation import Generation
+from resolver.policy.terms import GroupEntry, Precedence, ZoneKind
+from resolver.policy.zone import PolicyZone, Reach, Rule
 from resolver.wire import name as names
 from tests.support.clock import START_AT, FakeClock
 from tests.support.upstream import FakeExchange
@@ -109,10 +112,18 @@ def generation(
     serial: int = 1,
     block_ttl: int = 30,
     sinkhole: Sequence[str] = ("192.0.2.80", "2001:db8::80"),
+    zones: Sequence[AppliedZone] = (),
+    rules: Sequence[LocalRule] = (),
+    exemptions: Sequence[Exemption] = (),
+    strip_ech: Sequence[str] = (),
+    precedence: Precedence = Precedence.STRICTEST,
 ) -> Generation:
-    """Compile orders, with their apps, into a generation in memory."""
+    """Compile orders, with their apps and what stands beside them, into a generation in memory."""
     documents = Documents(
-        {app.id: app for order in orders for app in order.apps}, {order.id: order.document() for order in orders}
+        {app.id: app for order in orders for app in order.apps},
+        {order.id: order.document() for order in orders},
+        {one.id: one for one in exemptions},
+        {one.id: one for one in rules},
     )
     settings = PolicySettings(
         allowed_networks=tuple(allowed),
@@ -121,9 +132,29 @@ def generation(
         block_ttl=block_ttl,
         sinkhole_ipv4=tuple(a for a in sinkhole if ":" not in a),
         sinkhole_ipv6=tuple(a for a in sinkhole if ":" in a),
+        precedence=precedence,
+        strip_ech=tuple(strip_ech),
     )
-    octets, _ = compile_generation(documents, settings, serial=serial, at=START_AT)
+    octets, _ = compile_generation(documents, settings, serial=serial, at=START_AT, zones=zones)
     return Generation(memoryview(bytearray(octets)))
+
+
+def rpz(text: str, origin: str = "rpz.example", **applied: Any) -> AppliedZone:
+    """A Response Policy Zone by the lines of its file; names in them without a last dot are the zone's."""
+    held, report = read_zone(SOA_LINES.encode() + text.encode(), origin, names.from_text(origin))
+    assert not report.refused, [str(note) for note in report.notes]
+    return AppliedZone(f"zone:{origin}", ZoneKind.RPZ, held, **applied)
+
+
+SOA_LINES = "$TTL 77\n@ SOA ns.vendor.example. host.vendor.example. 42 3600 900 86400 33\n@ NS ns.vendor.example.\n"
+
+
+def zone_of(rule: Rule, *listed: str, id_: str = "list:names", kind: ZoneKind = ZoneKind.LIST) -> AppliedZone:
+    """A zone that holds some names, with all below them, to one rule."""
+    held = PolicyZone()
+    for name in listed:
+        held.hold(names.from_text(name), Reach.SUFFIX, held.number_of(rule))
+    return AppliedZone(id_, kind, held)
 
 
 BAN = Held([app("chat", "chat.example", "=only.example")])
@@ -251,7 +282,9 @@ def house(
     spooled: list[bytes] = []
     pipeline = Pipeline(
         policy=in_force,
-        special=SpecialNames(tuple(names.from_text(text) for text in forward), "node-1", "Interdict 1"),
+        special=SpecialNames(
+            tuple(names.from_text(text) for text in forward), "node-1", "Interdict 1", lambda: "generation 1"
+        ),
         cache=answers,
         forwarder=forwarder,
         cells=Cells(octets, CELLS),

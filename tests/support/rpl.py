@@ -13,24 +13,34 @@
     ENTRY_END
     RANGE_END
     STEP 10 QUERY [ADDRESS 198.51.100.7]     flags in REPLY (RD AD CD DO, NOEDNS, SIZE=512), TCP in MATCH
-    STEP 20 CHECK_ANSWER                     MATCH rcode flags question answer authority (these: all) ttl ede=16,13
+    STEP 20 CHECK_ANSWER                     MATCH rcode flags question answer authority (these: all) additional ttl
+                                             ede=16,13
     STEP 30 CHECK_SILENCE
     STEP 40 TIME_PASSES ELAPSE 60
     STEP 50 CHECK_ASKED 1                    how many questions went to upstreams so far
-    STEP 60 CHECK_HITS 2
+    STEP 55 CHECK_NEVER_ASKED name. [TYPE]   no question about that name went to an upstream so far
+    STEP 60 CHECK_HITS 2                     how many so far
+    STEP 65 CHECK_HIT order=zone:a rule=… action=nodata mode=enforce
+                                             the last hit has these; one word a value, `_` for a blank
     SCENARIO_END
 
 A query is sent by its step and awaited by the next CHECK, oldest first, so that several can be under way. An upstream
 that has no RANGE at a step is silent; one that has, and is asked what no entry matches, fails the scenario. `;` begins
 a comment.
+
+Policy zones, own rules, exemptions, ways round and the switches beside them are written as the product's own files have
+them, and are read by the product's own readers.
 """
 
 import asyncio
+import json
+import tempfile
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 import dns.edns
 import dns.flags
@@ -39,12 +49,22 @@ import dns.rcode
 import dns.rrset
 import yaml
 
+from resolver import config
+from resolver.app.zones import applied_zones
 from resolver.engine.cache import CacheTerms
 from resolver.engine.forwarder import ForwarderTerms
+from resolver.policy import source
+from resolver.policy.additions import Documents, Exemption, LocalRule, WayRound
+from resolver.policy.compile import AppliedZone
 from resolver.policy.documents import Action, Basis, Mode
+from resolver.policy.documents import Entry as Entity
+from resolver.policy.generation import Generation
+from resolver.policy.terms import Precedence
 from tests.support.clock import FakeClock, run
-from tests.support.house import EVERYONE, Held, House, app, client, generation, house
+from tests.support.house import EVERYONE, SOA_LINES, Held, House, app, client, generation, house
 from tests.support.upstream import FakeExchange, Said
+
+E = TypeVar("E", bound=Entity)
 
 _SECTIONS = ("QUESTION", "ANSWER", "AUTHORITY", "ADDITIONAL")
 _ALL = ("rcode", "flags", "question", "answer", "authority")
@@ -96,7 +116,7 @@ class Entry:
         made = dns.message.make_response(query)
         made.flags = self.flags | dns.flags.QR
         made.set_rcode(dns.rcode.from_text(self.rcode))
-        made.answer, made.authority = self.rrsets("ANSWER"), self.rrsets("AUTHORITY")
+        made.answer, made.authority, made.additional = map(self.rrsets, _SECTIONS[1:])
         return made.to_wire(max_size=65535)
 
 
@@ -122,7 +142,12 @@ class Step:
 
 @dataclass
 class Setting:
-    """What CONFIG says: apps as lists of names, orders, and the few options that scenarios turn."""
+    """What CONFIG says: apps as lists of names, orders, and the few options that scenarios turn.
+
+    `zones` are `policy.zones` of interdict.yaml with `text` in place of `file`; in front of a text of format rpz stand
+    the lines `SOA_LINES`, unless it has an SOA. Own rules and exemptions may leave out who answers for them and until
+    when; of ways round, `names` is a list of names with all below them.
+    """
 
     apps: dict[str, list[str]] = field(default_factory=lambda: {"chat": ["chat.example", "=only.example"]})
     orders: list[dict[str, Any]] = field(default_factory=lambda: [{"id": "order-1", "apps": ["chat"]}])
@@ -134,6 +159,65 @@ class Setting:
     cache: dict[str, Any] = field(default_factory=dict)
     forwarder: dict[str, Any] = field(default_factory=dict)
     forward: list[str] = field(default_factory=list)
+    zones: list[dict[str, Any]] = field(default_factory=list)
+    rules: list[dict[str, Any]] = field(default_factory=list)
+    exemptions: list[dict[str, Any]] = field(default_factory=list)
+    ways_round: list[dict[str, Any]] = field(default_factory=list)
+    rebinding: dict[str, Any] = field(default_factory=dict)
+    strip_ech: list[str] = field(default_factory=list)
+    precedence: str = "strictest"
+
+    def applied(self) -> tuple[AppliedZone, ...]:
+        """Everything that the product makes a zone of, but own rules."""
+        ways = []
+        for way in self.ways_round:
+            listed = [{"name": name, "match": "suffix", "sources": ["EX"]} for name in way["names"]]
+            ways.append(_document({**_WAY_ROUND, **way, "names": listed}, WayRound))
+        with tempfile.TemporaryDirectory() as folder:
+            zones = []
+            for written in self.zones:
+                zone = dict(written)
+                text = zone.pop("text")
+                if zone.get("format") == "rpz" and " SOA " not in text:
+                    text = SOA_LINES + text
+                path = Path(folder) / zone["name"]
+                path.write_text(text)
+                zones.append({**zone, "file": str(path)})
+            whole = {
+                "upstreams": [{"address": "192.0.2.53"}],
+                "groups": [{"name": name, "networks": networks} for name, networks in self.groups.items()],
+                "policy": {
+                    "orders": [],
+                    "zones": zones,
+                    "rebinding": self.rebinding,
+                    "sinkhole": {"ipv4": ["192.0.2.80"], "ipv6": ["2001:db8::80"]},
+                },
+            }
+            read_config = config.read(json.dumps(whole), "scenario")
+            documents = Documents({}, {}, ways_round={way.id: way for way in ways})
+            return applied_zones(read_config, documents, Path(folder))[0]
+
+    def own_rules(self) -> list[LocalRule]:
+        """The operator's own rules."""
+        return [_document({**_RULE, **rule}, LocalRule) for rule in self.rules]
+
+    def spared(self) -> list[Exemption]:
+        """Exemptions."""
+        return [_document({**_EXEMPTION, **exemption}, Exemption) for exemption in self.exemptions]
+
+
+_RULE = {"owner": "service desk", "reason": "a test", "until": "2031-01-01T00:00:00Z"}
+_EXEMPTION = {
+    "reason": "law-enforcement",
+    "grantor": "Chief Information Officer",
+    "granted": "2030-01-01T00:00:00Z",
+    "expires": "2030-12-31T00:00:00Z",
+}
+_WAY_ROUND = {"title": "A canary", "effect": "None.", "version": "2030-01-01", "action": "nxdomain"}
+
+
+def _document(written: dict[str, Any], kind: type[E]) -> E:
+    return source.read(json.dumps(written), written["id"], kind)
 
 
 @dataclass
@@ -247,11 +331,24 @@ class Play:
         return house(
             *[FakeExchange(self._react_of(address), f"{address}:53") for address in setting.upstreams],
             clock=clock,
-            policy=generation(*orders, groups=setting.groups, allowed=setting.allowed),
+            policy=self._policy(orders),
             cache=CacheTerms(**setting.cache),
             terms=ForwarderTerms(**setting.forwarder),
             trust_ad=setting.trust_ad,
             forward=setting.forward,
+        )
+
+    def _policy(self, orders: list[Held]) -> Generation:
+        setting = self._scenario.setting
+        return generation(
+            *orders,
+            groups=setting.groups,
+            allowed=setting.allowed,
+            zones=setting.applied(),
+            rules=setting.own_rules(),
+            exemptions=setting.spared(),
+            strip_ech=setting.strip_ech,
+            precedence=Precedence(setting.precedence),
         )
 
     def _react_of(self, address: str) -> Any:
@@ -296,6 +393,16 @@ class Play:
                     await asyncio.sleep(float(seconds))
                 case "CHECK_ASKED", [count]:
                     self._equal("questions to upstreams", len(self._house.questions()), int(count))
+                case "CHECK_NEVER_ASKED", [name, *rtypes]:
+                    for asked, rtype in (question.split() for question in self._house.questions()):
+                        if asked == name.rstrip(".") and rtype in (rtypes or [rtype]):
+                            self._fail(f"an upstream was asked for {asked} {rtype}")
+                case "CHECK_HIT", words:
+                    hits = [hit._asdict() for hit in self._house.hits()]
+                    self._equal("hits", bool(hits), True)
+                    for word in words if hits else ():
+                        key, _, value = word.partition("=")
+                        self._equal(f"{key} of the hit", str(hits[-1][key]).replace(" ", "_"), value)
                 case "CHECK_HITS", [count]:
                     self._equal("hits", len(self._house.hits()), int(count))
                 case verb, words:
@@ -327,7 +434,7 @@ class Play:
                 name, rtype = expected.question()
                 asked = found.question[0]
                 self._equal(what, (asked.name.to_text(), dns.rdatatype.to_text(asked.rdtype)), (name, rtype))
-            elif what in ("answer", "authority"):
+            elif what in ("answer", "authority", "additional"):
                 have = getattr(found, what)
                 self._equal(
                     what,

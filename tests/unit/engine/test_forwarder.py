@@ -10,9 +10,10 @@ import dns.rcode
 import pytest
 
 from resolver.engine.cache import FAILURE_TTL, Cache, CacheTerms, Entry, cache_key
-from resolver.engine.forwarder import LONGEST_REST, Forwarder, ForwarderTerms, Upstream, UpstreamError
+from resolver.engine.forwarder import LONGEST_REST, OWN_STALE_WAIT, Forwarder, ForwarderTerms, Upstream, UpstreamError
 from resolver.wire import name as names
 from resolver.wire.codes import Ede, Rtype
+from resolver.wire.message import Answer
 from tests.support.clock import FakeClock, run
 from tests.support.house import Roof
 from tests.support.upstream import FakeExchange, React, Said, fails, records, refuses, reply, silent
@@ -503,6 +504,92 @@ def test_a_failure_is_remembered_and_then_asked_again() -> None:
     assert isinstance(error, UpstreamError)
     assert bench.cache.failure(key, bench.clock.now()) is not None
     assert bench.cache.failure(key, bench.clock.now() + FAILURE_TTL) is None
+
+
+def looked_up(bench: Bench, qtype: int = Rtype.A) -> tuple[Entry | Answer, float]:
+    """A question of our own, and how long it took."""
+    started = bench.clock.now()
+    return run(bench.clock, bench.forwarder.look_up(WWW, qtype, do=False, cd=False)), bench.clock.now() - started
+
+
+def test_a_question_of_our_own_is_answered_from_the_cache_or_asked() -> None:
+    """The first time an upstream, then the cache, under the key that clients' questions have."""
+    bench = Bench(GOOD)
+
+    first, _ = looked_up(bench)
+    again, seconds = looked_up(bench)
+
+    assert isinstance(first, Entry)
+    assert again is first is bench.cache.get(cache_key(WWW, 1, do=False, cd=False), bench.clock.now())
+    assert (bench.asked(), seconds) == ([1], 0)
+
+
+@pytest.mark.parametrize(
+    "broken", [silent, refuses, fails("SERVFAIL"), fails("REFUSED")], ids=["silent", "gone", "SERVFAIL", "REFUSED"]
+)
+def test_a_question_of_our_own_that_fails_says_why_and_is_not_repeated_at_once(broken: React) -> None:
+    """An answer with the reason, for the client whose question it served."""
+    bench = Bench(broken)
+
+    for _ in range(2):
+        found, _ = looked_up(bench)
+        assert isinstance(found, Answer)
+        assert found.rcode == 2
+        assert found.errors
+    asked = bench.asked()
+    looked_up(bench)
+    assert bench.asked() == asked
+
+
+@pytest.mark.parametrize("broken", [silent, refuses, fails("SERVFAIL")], ids=["silent", "gone", "SERVFAIL"])
+def test_a_question_of_our_own_takes_stale_data_rather_than_none(broken: React) -> None:
+    """Soon, with the TTL of stale data (RFC 8767 §4), never as authentic; and a failure remembered changes nothing."""
+    bench = Bench(GOOD, trust_ad=True)
+    looked_up(bench)
+    bench.exchanges[0].react = broken
+    bench.clock.advance(61)
+
+    for _ in range(3):
+        found, seconds = looked_up(bench)
+        assert isinstance(found, Entry)
+        assert [ttl for _, ttl in found.answer.ttls] == [30]
+        assert (found.stored, found.answer.authentic) == (bench.clock.now(), False)
+        assert seconds <= OWN_STALE_WAIT
+        bench.clock.advance(1)
+
+
+def test_fresh_data_is_preferred_to_stale() -> None:
+    """Where it comes in time."""
+    bench = Bench(GOOD)
+    looked_up(bench)
+    bench.clock.advance(61)
+
+    found, _ = looked_up(bench)
+
+    assert isinstance(found, Entry)
+    assert found.expires == bench.clock.now() + 60
+    assert bench.asked() == [2]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_question_of_our_own_counts_towards_the_limit(known: bool) -> None:
+    """Where there is no room, what is known is taken, or nothing."""
+    bench = Bench(GOOD, terms=ForwarderTerms(pending=1))
+    if known:
+        looked_up(bench)
+        bench.clock.advance(61)
+
+    async def story() -> Entry | Answer:
+        bench.exchanges[0].react = silent
+        other = bench.start(qtype=Rtype.TXT)
+        found = await bench.forwarder.look_up(WWW, Rtype.A, do=False, cd=False)
+        assert other is not None
+        other.cancel()
+        return found
+
+    found = run(bench.clock, story())
+
+    assert isinstance(found, Entry if known else Answer)
 
 
 @pytest.mark.parametrize("trusted", [False, True])

@@ -1,10 +1,19 @@
 """The policy in force: one generation, the views of this moment, and memos that never outlive them."""
 
+from collections.abc import Callable
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from resolver.engine.inforce import PolicyInForce
 from resolver.hot._batch_cy import NEVER, Ready
-from resolver.policy.generation import FOREVER
+from resolver.policy.documents import Action
+from resolver.policy.generation import Generation
+from resolver.policy.judge import judge_query
+from resolver.policy.terms import FOREVER, ZoneKind
+from resolver.policy.zone import Rule
+from tests.support.build import Ban, Spared, Zone, own, policy, wire
 from tests.support.clock import START_AT
 from tests.support.house import Held, app, generation
 
@@ -141,3 +150,89 @@ def test_the_table_of_clients_is_bounded() -> None:
 
     assert most <= 65_536
     assert len(policy.sources) == 70_000 - 65_536
+
+
+# ---- what stands beside orders --------------------------------------------------------------------------------------
+
+NAME = wire("www.chat.example")
+DEVICE, OTHER = bytes([192, 0, 2, 5]), bytes([192, 0, 2, 6])
+BAN = Ban("ban", ("suffix chat.example",))
+TIMED: dict[str, Callable[[float, float], Generation]] = {
+    "an exemption of a device": lambda since, until: policy(
+        BAN, exemptions=[Spared("lab", ("ban",), devices=("192.0.2.5/32",), since=since, until=until)]
+    ),
+    "an exemption of a group": lambda since, until: policy(
+        BAN, exemptions=[Spared("lab", ("ban",), ("phones",), since=since, until=until)]
+    ),
+    "an own allow": lambda since, until: policy(
+        BAN, zones=[own("mine", Action.PASSTHRU, "suffix example", since=since, until=until)]
+    ),
+    "an own block": lambda since, until: policy(
+        zones=[own("mine", Action.NXDOMAIN, "suffix example", since=since, until=until)]
+    ),
+    "a zone on the client's address": lambda since, until: policy(
+        zones=[Zone("zone:z", networks=(("client-ip 192.0.2.5/32", Rule(Action.DROP)),), since=since, until=until)]
+    ),
+    "a list": lambda since, until: policy(
+        zones=[Zone("list:l", ZoneKind.LIST, (("suffix chat.example", Rule(Action.NODATA)),), since=since, until=until)]
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TIMED)
+def test_everything_begins_and_ends_at_its_second(case: str) -> None:
+    """With nothing reloaded: the views of one moment are no longer in force at the next."""
+    held = PolicyInForce(TIMED[case](10.0, 20.0), 0.0, 1000)
+
+    def is_withheld(at: float) -> bool:
+        held.turn(at)
+        verdict = judge_query(NAME, held.view_of(DEVICE, at))
+        return verdict is not None and not verdict.passes
+
+    before = is_withheld(0.0)
+    moments = (9.999, 10.0, 19.999, 20.0, 1e9)
+    assert [is_withheld(at) for at in moments] == [before, not before, not before, before, before]
+    assert held.until == FOREVER
+
+
+@pytest.mark.parametrize("case", ["an exemption of a device", "a zone on the client's address"])
+def test_a_device_that_is_set_apart_shares_no_ready_answer(case: str) -> None:
+    """With another of its group; and its neighbours share theirs."""
+    held = PolicyInForce(TIMED[case](0.0, FOREVER), 0.0, 1000)
+    memos = [held.memo_of(bytes([192, 0, 2, n]), held.view_of(bytes([192, 0, 2, n]), 0.0)) for n in (5, 6, 7)]
+
+    assert memos[0] is not memos[1]
+    assert memos[1] is memos[2]
+    assert judge_query(NAME, held.view_of(DEVICE, 0.0)) != judge_query(NAME, held.view_of(OTHER, 0.0))
+
+
+def test_views_are_bounded_where_many_clients_are_set_apart() -> None:
+    """They are made anew, and an answer for a view that was forgotten is not learned."""
+    devices = tuple(f"10.0.{n >> 8}.{n & 255}/32" for n in range(5000))
+    held = PolicyInForce(policy(BAN, exemptions=[Spared("lab", ("ban",), devices=devices)]), 0.0, 100)
+    first = held.view_of(bytes([10, 0, 0, 0]), 0.0)
+    assert held.memo_of(bytes([10, 0, 0, 0]), first) is not None
+    for n in range(4500):
+        held.view_of(bytes([10, 0, n >> 8, n & 255]), 0.0)
+
+    assert held.sources == {}
+    assert held.memo_of(bytes([10, 0, 0, 0]), first) is None
+    assert held.view_of(bytes([10, 0, 0, 0]), 0.0).spared == first.spared
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(1, 10)), max_size=4), st.lists(st.integers(0, 45), max_size=8)
+)
+def test_whoever_turns_when_asked_is_never_behind(spans: list[tuple[int, int]], steps: list[int]) -> None:
+    """However far apart the moments are at which it is asked, what is held is what would be made now."""
+    made = policy(
+        BAN,
+        exemptions=[Spared(f"e{i}", ("ban",), ("phones",), since=s, until=s + n) for i, (s, n) in enumerate(spans)],
+    )
+    held = PolicyInForce(made, 0.0, 10)
+    for at in sorted(steps):
+        before = held.until
+        assert held.turn(at) is (at >= before)
+        assert held.view_of(DEVICE, at).spared == made.view_of(DEVICE, at).spared
+        assert held.until == made.next_transition(at)

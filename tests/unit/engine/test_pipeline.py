@@ -10,6 +10,7 @@ import dns.flags
 import dns.message
 import dns.opcode
 import dns.rcode
+import dns.rdatatype
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,11 +20,18 @@ import resolver.engine.pipeline
 from resolver.engine.forwarder import ForwarderTerms
 from resolver.engine.pipeline import Client, Wanted
 from resolver.observe.cells import Cells, read
+from resolver.policy import source
+from resolver.policy.additions import Exemption
 from resolver.policy.documents import Action, Basis, Mode
+from resolver.policy.generation import Generation
+from resolver.policy.judge import is_settled, judge_query
+from resolver.policy.terms import ZoneKind
+from resolver.policy.zone import Rule
+from resolver.wire import name as names
 from resolver.wire.codes import Ede
 from tests.support.clock import START_AT, FakeClock, run
 from tests.support.hotpath import HotPath
-from tests.support.house import BAN, CELLS, Held, House, app, ask, client, generation, house
+from tests.support.house import BAN, CELLS, Held, House, app, ask, client, generation, house, rpz, zone_of
 from tests.support.upstream import FakeExchange, React, Said, fails, records, reply, silent
 
 CHAT = app("chat", "chat.example", "=only.example")
@@ -598,19 +606,23 @@ def without_source(house: House) -> Counter[tuple[str, ...]]:
 async def compare(
     module: ModuleType,
     story: Sequence[tuple[list[tuple[bytes, Client, bool]], float, int | None, int | None]],
+    policies: Sequence[Generation] = (),
+    table: dict[str, list[str]] | None = None,
+    upstreams: Sequence[React] = (),
 ) -> HotPath:
     """Live through a story twice, with the memo and without, and compare all that anybody can see of it."""
     clock = FakeClock()
-    with_memo, without = (house(answering(), clock=clock, policy=POLICIES[0]) for _ in range(2))
+    policies, upstreams = policies or POLICIES, upstreams or UPSTREAMS
+    with_memo, without = (house(answering(table), clock=clock, policy=policies[0]) for _ in range(2))
     counts = Cells(with_memo.octets, CELLS).counts
     path = HotPath(with_memo, module, counts)
     for number, (batch, passed, policy, upstream) in enumerate(story):
         clock.advance(passed)
         for built in (with_memo, without):
             if policy is not None:
-                built.policy.swap(POLICIES[policy], clock.at())
+                built.policy.swap(policies[policy], clock.at())
             if upstream is not None:
-                built.exchanges[0].react = UPSTREAMS[upstream]
+                built.exchanges[0].react = upstreams[upstream]
         packets = [
             (bytes([number, slot]) + packet[2:] if len(packet) > 1 and fresh_id else packet, who)
             for slot, (packet, who, fresh_id) in enumerate(batch)
@@ -694,7 +706,7 @@ def test_begin_says_what_is_wanted() -> None:
     wanted = built.pipeline.begin(ask("www.example.org"), client())
 
     assert isinstance(wanted, Wanted)
-    assert (wanted.query.qtype, wanted.view.group, wanted.stale, wanted.observed) == (1, "everyone", None, None)
+    assert (wanted.query.qtype, wanted.view.group, wanted.stale, wanted.verdict) == (1, "everyone", None, None)
 
 
 def test_counters_of_the_memo_are_in_the_same_memory() -> None:
@@ -719,3 +731,309 @@ def test_a_reply_that_names_the_question_in_capitals_is_the_clients_spelling() -
 
     (octets,) = run(built.clock, story())
     assert b"\x03WwW\x07eXaMpLe\x03OrG" in octets
+
+
+# ---- zones ----------------------------------------------------------------------------------------------------------
+
+BY_ADDRESS = rpz("32.9.100.51.198.rpz-ip CNAME rpz-passthru.\n32.5.100.51.198.rpz-ip A 192.0.2.80\n", "first.example")
+BY_NAME = rpz("late.example.org CNAME .\n", "second.example")
+BY_SERVER = rpz("ns.bad.example.rpz-nsdname CNAME .\n32.53.100.51.198.rpz-nsip CNAME *.\n")
+NS_ZONE = {
+    **ZONE,
+    "example.org NS": ["example.org 300 IN NS ns.good.example."],
+    "ns.good.example A": ["ns.good.example 300 IN A 192.0.2.53"],
+    "evil.example NS": ["evil.example 300 IN NS ns.bad.example."],
+    "www.evil.example A": ["www.evil.example 60 IN A 192.0.2.9"],
+    "to-evil.example.org A": [
+        "to-evil.example.org 60 IN CNAME www.evil.example.",
+        "www.evil.example 60 IN A 192.0.2.9",
+    ],
+}
+
+
+@pytest.mark.parametrize("broken", [silent, fails("SERVFAIL")], ids=["silent", "SERVFAIL"])
+@pytest.mark.parametrize("moment", ["no answer", "remembered failure", "stale", "stale again", "no room"])
+def test_a_verdict_that_waits_for_an_answer_acts_where_none_comes(broken: React, moment: str) -> None:
+    """An earlier zone might have let the answer pass; where there is none, the name is withheld."""
+    table = {"late.example.org A": ["late.example.org 60 IN A 192.0.2.9"]}
+    built = house(answering(table), policy=generation(zones=[BY_ADDRESS, BY_NAME]))
+
+    async def story() -> dns.message.Message:
+        if moment.startswith("stale"):
+            await built.ask("late.example.org")
+            built.clock.advance(61)
+        built.exchanges[0].react = broken
+        if moment in ("remembered failure", "stale again"):
+            await built.ask("late.example.org")
+        if moment == "no room":
+            wanted = built.pipeline.begin(ask("late.example.org"), client())
+            assert isinstance(wanted, Wanted)
+            return read_reply(built.pipeline.busy(wanted))
+        return await built.ask("late.example.org")
+
+    message = run(built.clock, story())
+
+    assert (message.rcode(), edes(message)) == (dns.rcode.NXDOMAIN, [Ede.BLOCKED])
+    assert message.additional[0].name.to_text() == "second.example."
+    assert {hit.action for hit in built.hits()} == {"nxdomain"}
+
+
+def test_a_verdict_that_waits_gives_way_to_an_earlier_zones_word_on_the_answer() -> None:
+    """Zone order is by zone, whatever the trigger; from the cache as fresh."""
+    table = {"late.example.org A": ["late.example.org 60 IN A 198.51.100.9"]}
+    built = house(answering(table), policy=generation(zones=[BY_ADDRESS, BY_NAME]))
+
+    async def story() -> list[dns.message.Message]:
+        return [await built.ask("late.example.org") for _ in range(2)]
+
+    for message in run(built.clock, story()):
+        assert message.answer[0][0].to_text() == "198.51.100.9"
+        assert edes(message) == []
+
+
+@pytest.mark.parametrize("delayed", ["answer", "name servers"])
+def test_a_zone_that_comes_into_force_while_a_query_waits_is_applied(delayed: str) -> None:
+    """Whether it waits for the answer or for the name servers behind it."""
+    before, after = (
+        rpz("ns.bad.example.rpz-nsdname CNAME .\n", "a.example"),
+        rpz("www.example.org CNAME *.\n", "b.example"),
+    )
+    knows = records(NS_ZONE, delay=0)
+
+    def react(query: dns.message.Message, transport: str) -> list[Said]:
+        slow = (query.question[0].rdtype == dns.rdatatype.NS) is (delayed == "name servers")
+        return [Said(said.what, 0.5 if slow else 0) for said in knows(query, transport)]
+
+    built = house(FakeExchange(react), policy=generation(zones=[before]))
+
+    async def story() -> dns.message.Message:
+        asking = asyncio.ensure_future(built.ask("www.example.org"))
+        await asyncio.sleep(0.2)
+        built.policy.swap(generation(zones=[after], serial=2), built.clock.at())
+        return await asking
+
+    message = run(built.clock, story())
+
+    assert message.additional[0].name.to_text() == "b.example."
+    assert [hit.generation for hit in built.hits()] == [2]
+
+
+def test_name_servers_are_looked_up_anew_where_a_new_zone_wants_to_know_more() -> None:
+    """What the zone before it wanted, names alone, is not enough to judge addresses by."""
+    knows = records(NS_ZONE, delay=0)
+
+    def react(query: dns.message.Message, transport: str) -> list[Said]:
+        slow = query.question[0].rdtype == dns.rdatatype.NS
+        return [Said(said.what, 0.5 if slow else 0) for said in knows(query, transport)]
+
+    built = house(FakeExchange(react), policy=generation(zones=[rpz("ns.other.example.rpz-nsdname CNAME .\n")]))
+
+    async def story() -> dns.message.Message:
+        asking = asyncio.ensure_future(built.ask("www.example.org"))
+        await asyncio.sleep(0.2)
+        built.policy.swap(generation(zones=[rpz("24.0.2.0.192.rpz-nsip CNAME .\n")], serial=2), built.clock.at())
+        return await asking
+
+    assert run(built.clock, story()).rcode() == dns.rcode.NXDOMAIN
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["no answer at hand", "stale answer at hand"])
+def test_without_room_to_look_name_servers_up_nothing_passes_unjudged(known: bool) -> None:
+    """SERVFAIL, and not old data that may have to be withheld."""
+    built = house(answering(NS_ZONE), policy=generation(zones=[BY_SERVER]))
+
+    async def story() -> Wanted:
+        if known:
+            await built.ask("www.evil.example")
+            built.clock.advance(61)
+        wanted = built.pipeline.begin(ask("www.evil.example"), client())
+        assert isinstance(wanted, Wanted)
+        return wanted
+
+    message = read_reply(built.pipeline.busy(run(built.clock, story())))
+
+    assert (message.rcode(), edes(message)) == (dns.rcode.SERVFAIL, [Ede.OTHER])
+
+
+def test_without_room_to_follow_policys_own_alias_the_answer_is_servfail() -> None:
+    """And never what stands behind the name that was asked for."""
+    built = house(answering(), policy=generation(zones=[rpz("www.example.org CNAME garden.example.net.\n")]))
+
+    wanted = built.pipeline.begin(ask("www.example.org"), client())
+
+    assert isinstance(wanted, Wanted)
+    assert read_reply(built.pipeline.busy(wanted)).rcode() == dns.rcode.SERVFAIL
+    assert built.questions() == []
+    assert [(hit.order, hit.rcode) for hit in built.hits()] == [("zone:rpz.example", "SERVFAIL")]
+
+
+@pytest.mark.parametrize("name", ["www.example.org", "www.evil.example", "to-evil.example.org", "gone.example.org"])
+def test_the_memo_does_not_learn_what_name_servers_had_a_part_in(
+    name: str, hot: "object", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may change before the answer expires."""
+    module = hot("_batch_cy")  # type: ignore[operator]
+    use(module, monkeypatch)
+    policy = generation(zones=[BY_SERVER])
+    story = [([(ask(name), CLIENTS[0], True)], 0.0, None, None)] * 3
+
+    path = run(FakeClock(), compare(module, story, [policy], NS_ZONE))
+
+    assert path.answered == 0
+
+
+def test_a_name_that_the_operator_allows_is_learned_though_zones_judge_name_servers(
+    hot: "object", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that a zone knows matters for it; nor for a name that is withheld as it was asked for."""
+    module = hot("_batch_cy")  # type: ignore[operator]
+    use(module, monkeypatch)
+    allow = zone_of(Rule(Action.PASSTHRU), "www.evil.example", id_="rule:open", kind=ZoneKind.RULE)
+    policy = generation(BAN, zones=[allow, BY_SERVER])
+    batch = [(ask(name), CLIENTS[0], True) for name in ("www.evil.example", "chat.example")]
+
+    path = run(FakeClock(), compare(module, [(batch, 0.0, None, None)] * 3, [policy], NS_ZONE))
+
+    assert path.answered == 4
+
+
+SPARED = """{
+    "id": "lab", "devices": ["198.51.100.200"], "apps": ["chat"], "reason": "law-enforcement", "grantor": "CIO",
+    "granted": "2030-03-17T17:47:40Z", "expires": "2030-03-17T17:50:00Z"
+}"""
+ZONED_POLICIES = [
+    generation(
+        BAN,
+        zones=[
+            rpz(
+                "tcp.example.org CNAME rpz-tcp-only.\ndrop.example.org CNAME rpz-drop.\n"
+                "*.data.example.org A 192.0.2.80\nalias.example.org CNAME www.example.org.\n"
+                "spared.data.example.org CNAME rpz-passthru.\n"
+                "32.7.100.51.198.rpz-client-ip CNAME rpz-passthru.\n32.200.100.51.198.rpz-client-ip CNAME *.\n"
+            ),
+            rpz("32.9.100.51.198.rpz-ip CNAME .\nlate.example.org CNAME .\n", "second.example", groups=("lab",)),
+        ],
+        groups={**GROUPS, "everyone": ["0.0.0.0/0", "::/0"]}, strip_ech=["lab"], serial=3,
+    ),
+    generation(
+        Held([CHAT], groups=["phones", "lab"]),
+        zones=[rpz("www.example.org CNAME .\n", mode=Mode.OBSERVE), BY_ADDRESS, BY_NAME],
+        exemptions=[source.read(SPARED, "lab", Exemption)],
+        groups=GROUPS, serial=4,
+    ),
+    generation(zones=[BY_SERVER], serial=5),
+    generation(
+        BAN,
+        zones=[
+            zone_of(Rule(Action.NODATA, spares=(names.from_text("big.example.org"),)), "example.org", "evil.example"),
+            zone_of(Rule(Action.REFUSED, qtypes=(28,)), "org", id_="list:six"),
+            zone_of(Rule(Action.NXDOMAIN), "evil.example", "www.evil.example", id_="list:two"),
+        ],
+        groups={**GROUPS, "everyone": ["0.0.0.0/0", "::/0"]}, serial=6,
+    ),
+]  # fmt: skip
+ZONED_TABLE = {
+    **NS_ZONE,
+    "tcp.example.org A": ["tcp.example.org 60 IN A 192.0.2.7"],
+    "late.example.org A": ["late.example.org 20 IN A 198.51.100.9"],
+    "chat.example A": ["chat.example 20 IN A 192.0.2.8"],
+    "ech.example.org HTTPS": ["ech.example.org 20 IN HTTPS 1 . alpn=h2 ech=AAT+DQAA"],
+    "inside.example.org A": ["inside.example.org 20 IN A 198.51.100.5"],
+}
+ZONED_QUERIES = [
+    ask(name, rtype, **how)
+    for name, rtype, how in [
+        ("tcp.example.org", "A", {}),
+        ("drop.example.org", "A", {}),
+        ("a.data.example.org", "A", {}),
+        ("a.data.example.org", "TXT", {"do": True}),
+        ("spared.data.example.org", "A", {}),
+        ("alias.example.org", "A", {}),
+        ("alias.example.org", "CNAME", {}),
+        ("late.example.org", "A", {}),
+        ("inside.example.org", "A", {}),
+        ("ech.example.org", "HTTPS", {}),
+        ("ech.example.org", "HTTPS", {"edns": False}),
+        ("chat.example", "A", {}),
+        ("www.example.org", "A", {}),
+        ("www.evil.example", "A", {}),
+        ("a.www.evil.example", "A", {}),
+        ("b.www.evil.example", "A", {}),
+        ("evil.example", "A", {}),
+        ("www.example.org", "AAAA", {}),
+        ("x.big.example.org", "TXT", {}),
+        ("y.big.example.org", "AAAA", {}),
+        ("to-evil.example.org", "A", {}),
+        ("localhost", "A", {}),
+    ]
+]
+ZONED_CLIENTS = [*CLIENTS, client("198.51.100.9")]
+zoned_batches = st.lists(
+    st.tuples(
+        st.lists(
+            st.tuples(st.sampled_from(ZONED_QUERIES), st.sampled_from(ZONED_CLIENTS), st.booleans()),
+            min_size=1,
+            max_size=8,
+        ),
+        st.sampled_from([0.0, 0.0, 0.0, 0.3, 1.0, 2.0, 19.5, 61.0, 400.0]),
+        st.sampled_from([None] * 4 + [0, 1, 2, 3]),
+        st.sampled_from([None] * 6 + [0, 1]),
+    ),
+    max_size=10,
+)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(story=zoned_batches)
+def test_the_memo_answers_as_the_pipeline_would_under_zones(
+    hot: "object", monkeypatch: pytest.MonkeyPatch, story: list[tuple]
+) -> None:  # type: ignore[type-arg]
+    """As above: with triggers on clients, exemptions, TCP-only, local data, stripped ECH, and answers that decide."""
+    module = hot("_batch_cy")  # type: ignore[operator]
+    use(module, monkeypatch)
+
+    run(
+        FakeClock(),
+        compare(module, story, ZONED_POLICIES, ZONED_TABLE, [records(ZONED_TABLE, delay=0), fails(delay=0)]),
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    policy=st.sampled_from([*POLICIES, *ZONED_POLICIES]),
+    asked=st.lists(
+        st.tuples(
+            st.sampled_from([
+                "chat.example", "x.chat.example", "www.example.org", "cloak.example.org", "a.data.example.org",
+                "alias.example.org", "late.example.org", "tcp.example.org", "to-evil.example.org", "big.example.org",
+            ]),
+            st.sampled_from(["A", "HTTPS", "NS", "TXT"]),
+            st.sampled_from([*ZONED_CLIENTS, client("198.51.100.200", transport="tcp")]),
+            st.sampled_from([0.0, 61.0, 100.0]),
+        ),
+        min_size=1, max_size=5,
+    ),
+)  # fmt: skip
+def test_what_is_settled_never_reaches_an_upstream(
+    policy: Generation, asked: list[tuple[str, str, Client, float]]
+) -> None:
+    """Neither as a question, nor as a name server's zone, nor as the target of an alias of policy's own."""
+    built = house(answering(ZONED_TABLE), policy=policy)
+
+    async def story() -> None:
+        for name, rtype, who, passed in asked:
+            built.clock.advance(passed)
+            before = len(built.questions())
+            built.policy.turn(built.clock.at())
+            view = built.policy.view_of(who.address, built.clock.at())
+            verdict = judge_query(names.from_text(name), view, dns.rdatatype.from_text(rtype))
+            settled = is_settled(verdict, view) and (verdict is None or verdict.action is not Action.TCP_ONLY)
+            await built.answer(ask(name, rtype), who)
+            new = built.questions()[before:]
+            if settled and verdict is not None and not verdict.rule_held.records:
+                assert new == []
+            for question in new:
+                other = judge_query(names.from_text(question.split()[0]), view)
+                assert not is_settled(other, view) or (other is not None and other.action is Action.TCP_ONLY)
+
+    run(built.clock, story())

@@ -16,7 +16,8 @@ def answer(
     name: str, rtype: str = "A", *, rclass: str = "IN", forward: tuple[str, ...] = ()
 ) -> dns.message.Message | None:
     """What is said here to a question, or None where it is forwarded."""
-    special = SpecialNames(tuple(names.from_text(text) for text in forward), "node-1", "Interdict 1")
+    forwarded = tuple(names.from_text(text) for text in forward)
+    special = SpecialNames(forwarded, "node-1", "Interdict 1", lambda: "generation 1")
     query = read_query(ask(name, rtype, rclass=rclass))
     said = special.answer(query)
     return None if said is None else dns.message.from_wire(write_reply(query, said, over_udp=True))
@@ -136,6 +137,8 @@ def test_any_gets_one_small_record(name: str) -> None:
         ("HOSTNAME.bind", "TXT", "NOERROR", ['"node-1"']),
         ("version.server", "TXT", "NOERROR", ['"Interdict 1"']),
         ("version.bind", "ANY", "NOERROR", ['"Interdict 1"']),
+        ("Generation.Server", "TXT", "NOERROR", ['"generation 1"']),
+        ("generation.server", "A", "NOERROR", []),
         ("id.server", "A", "NOERROR", []),
         ("authors.bind", "TXT", "REFUSED", []),
         ("www.example.org", "TXT", "REFUSED", []),
@@ -149,6 +152,20 @@ def test_class_chaos_tells_who_answers_and_nothing_else(name: str, rtype: str, r
     assert dns.rcode.to_text(message.rcode()) == rcode
     assert [rr.to_text() for rrset in message.answer for rr in rrset] == texts
     assert all(rrset.rdclass == dns.rdataclass.CH for rrset in message.answer)
+
+
+@pytest.mark.parametrize(("label", "told"), [("7 (abc)", "7 (abc)"), ("x" * 300, "x" * 255), ("é" * 200, "é" * 127)])
+def test_the_generation_is_told_as_it_is_when_asked(label: str, told: str) -> None:
+    """In one string, cut where a character ends (RFC 1035 §3.3)."""
+    labels = ["before", label]
+    special = SpecialNames((), "node-1", "Interdict 1", lambda: labels[-1])
+    query = read_query(ask("generation.server", "TXT", rclass="CH"))
+    said = special.answer(query)
+    assert said is not None
+
+    message = dns.message.from_wire(write_reply(query, said, over_udp=True))
+
+    assert message.answer[0][0].strings == (told.encode(),)
 
 
 @pytest.mark.parametrize("rclass", ["HS", "ANY", "NONE", "CLASS4711"])
