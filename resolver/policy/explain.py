@@ -1,41 +1,37 @@
 """Why a name is answered as it is: the data path's steps, one by one, each with its reason.
 
-Nothing is decided here. The verdicts are those of `judge.weigh` over the `View` that a worker would make of the same
-generation; what is added is what the documents say about the rules found, and which entries of the catalogue cover the
-name and do nothing, and why not. Pure: `explain` takes the moment, and what the server answers by itself, as arguments.
+Nothing is decided here. The verdicts are those of `judge` over the `View` that a worker would make of the same
+generation; what is added is what the documents say about the rules found, and which entries cover the name and do
+nothing, and why not. Pure: `explain` takes the moment, where an answer leads, and what the server answers by itself, as
+arguments.
 """
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
+from resolver.policy.additions import Documents, Exemption
 from resolver.policy.compile import takes
-from resolver.policy.documents import (
-    Action,
-    App,
-    Confidence,
-    Documents,
-    Domain,
-    Match,
-    Mode,
-    Order,
-    OrderState,
-    Purpose,
-    Use,
-)
+from resolver.policy.documents import Action, App, Confidence, Domain, Match, Mode, Order, OrderState, Purpose, Use
 from resolver.policy.generation import Generation, View
-from resolver.policy.judge import Verdict, weigh
+from resolver.policy.judge import Reached, Verdict, is_settled, judge_answer, weigh
+from resolver.policy.precedence import why_first
+from resolver.policy.reply import Reply, own_reply, policy_reply, rdata_text
+from resolver.policy.terms import FOREVER, ZoneEntry
+from resolver.policy.unmet import Miss, Unmet, unmet_claims
+from resolver.policy.zone import Trigger
 from resolver.wire import name as names
-from resolver.wire.codes import Ede, Rcode, Rtype, rcode_text, rtype_text
+from resolver.wire.codes import Ede, Rcode, Rtype, rtype_text
 
 
 class Outcome(StrEnum):
-    """How the path of the query ends."""
+    """How the path of the query ends. AWAITS_ANSWER: withheld, unless what goes before speaks up about the answer."""
 
     NOT_ALLOWED = "not-allowed"
     WITHHELD = "withheld"
+    AWAITS_ANSWER = "awaits-answer"
     LOCAL = "local"
     FORWARDED = "forwarded"
 
@@ -65,6 +61,60 @@ class Reason(StrEnum):
     NOT_YET = "not-yet"
     SUSPENDED = "suspended"
     ENDED = "ended"
+    EXEMPT = "exempt"
+    BELOW = "below"
+    TYPE = "type"
+    SPARED = "spared"
+    EXCEPTION = "exception"
+    NEARER = "nearer"
+
+
+class Holder(StrEnum):
+    """Whose a rule is."""
+
+    ORDER = "order"
+    RULE = "rule"
+    ZONE = "zone"
+    LIST = "list"
+    WAY_ROUND = "way-round"
+    REBINDING = "rebinding"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyStep:
+    """Which policy judges: the present one, of which only the digest is known, or one out of the history."""
+
+    digest: str
+    kept: bool = False
+    serial: int | None = None
+    compiled_at: datetime | None = None
+    replaced_at: datetime | None = None
+    made_by: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a zone's rules come from, and when they were fetched."""
+
+    text: str
+    fetched: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExemptionStep:
+    """An exemption that names the client, by its group or a network; no orders or apps stands for whichever."""
+
+    id: str
+    standing: Standing
+    named_by: str
+    orders: tuple[str, ...]
+    apps: tuple[str, ...]
+    reason: str
+    explanation: str
+    grantor: str
+    granted: datetime
+    expires: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +126,7 @@ class ClientStep:
     allowed_network: str
     group: str
     group_network: str
+    exemptions: tuple[ExemptionStep, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,29 +147,60 @@ class OrderStep:
 
 @dataclass(frozen=True, slots=True)
 class RuleStep:
-    """A rule that covers the name, with what the catalogue says about it."""
+    """A rule that covers the question or its answer, with what is said about it by who holds it.
+
+    Attributes:
+        name: Its name, network or pattern.
+        match: How far a name reaches: exact, suffix or below; empty for what is no name.
+        app: Of an order.
+        order: The id of the order or zone, as hits name it.
+        mode, action: What it does, and whether it does.
+        purpose, confidence, collateral, attribution: Of an order: what the catalogue says about the name.
+        holder: Whose it is.
+        trigger: What it looks at.
+        exemption: The exemption by which it does not act.
+        owner: Who answers for it: of the operator's own rules.
+        reason: Why it is there.
+        source: Where it was read.
+        fetched: When it was fetched.
+        since, until: When it counts, where that is bounded.
+        records: What is given in the answer's place.
+        reached: The name or answer that met it, where that is not the question.
+    """
 
     name: str
-    match: Match
+    match: str
     app: str
     order: str
     mode: Mode
     action: Action
-    purpose: Purpose
-    confidence: Confidence
-    collateral: str
-    attribution: str
+    purpose: Purpose | None = None
+    confidence: Confidence | None = None
+    collateral: str = ""
+    attribution: str = ""
+    holder: Holder = Holder.ORDER
+    trigger: Trigger = Trigger.QNAME
+    exemption: str = ""
+    owner: str = ""
+    reason: str = ""
+    source: str = ""
+    fetched: datetime | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    records: tuple[str, ...] = ()
+    reached: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class IdleEntry:
-    """An entry of the catalogue that covers the name, or stands above it, and does nothing.
+    """An entry that covers the name, or stands above it, and does nothing.
 
-    `order` is empty where the reason holds whichever order asks. `why` is a sentence for people.
+    `order` is the id of the order or zone, empty where the reason holds whichever order asks. `why` is a sentence for
+    people.
     """
 
     name: str
-    match: Match
+    match: str
     app: str
     order: str
     reason: Reason
@@ -126,36 +208,52 @@ class IdleEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """What the client gets without an upstream: `rcode` is empty for silence, `ttl` None where nothing is cached."""
+class AnswerStep:
+    """What of an upstream's answer is judged too, and by whom.
 
-    rcode: str
-    ede: int | None
-    ede_meaning: str
-    extra_text: str
+    Attributes:
+        names: Whether the names it leads to are.
+        addresses: The zones and own rules that look at its addresses.
+        nameservers: The zones that look at the name servers behind it.
+        strips_ech: Whether ECH keys are taken out.
+        given: Whether the answer is known.
+        rule: What decides on the answer given, where that is not the rule that decides on the question.
+    """
+
+    names: bool
     addresses: tuple[str, ...]
-    ttl: int | None
+    nameservers: tuple[str, ...]
+    strips_ech: bool
+    given: bool = False
+    rule: RuleStep | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """All steps. `rules` begins with the one that decides; `reply` is None where an upstream is asked."""
+    """All steps.
+
+    Attributes:
+        rules: Those that cover the question, the one that decides first.
+        why: Why that one.
+        answer: How the answer is judged; None where nobody is asked for one, or whatever it is passes.
+        reply: None where the client gets an upstream's answer.
+        recorded: Whether the query leaves a hit.
+    """
 
     name: str
     qtype: str
     at: datetime
     digest: str
+    policy: PolicyStep
     client: ClientStep
     orders: tuple[OrderStep, ...]
     rules: tuple[RuleStep, ...]
+    why: str
     idle: tuple[IdleEntry, ...]
+    answer: AnswerStep | None
     outcome: Outcome
     reply: Reply | None
-
-    @property
-    def recorded(self) -> bool:
-        """Whether the query leaves a hit."""
-        return bool(self.rules)
+    recorded: bool
 
 
 def explain(
@@ -167,18 +265,24 @@ def explain(
     documents: Documents,
     *,
     local: int | None,
+    reached: Reached | None = None,
+    sources: Mapping[str, Source] | None = None,
+    policy: PolicyStep | None = None,
 ) -> Explanation:
-    """Follow one query of class IN along the path.
+    """Follow one query of class IN that came over UDP along the path.
 
     Args:
         qname: Lower-cased wire form.
-        qtype: The type asked for; it decides nothing but what a sinkhole answers.
+        qtype: The type asked for.
         client: Who asks.
         at: Unix seconds.
         generation: The compiled policy.
         documents: What it was compiled from.
         local: RCODE of the answer that the server has of its own for this question (special-use names), or None where
             it would ask an upstream.
+        reached: Where the upstream's answer leads; None where that is not known.
+        sources: Where each zone comes from, by its id.
+        policy: Which policy it is; by default the present one.
     """
     terms = generation.terms
     group = generation.group_of(client.packed)
@@ -188,35 +292,78 @@ def explain(
         allowed_network=_longest(terms.allowed_networks, client),
         group=terms.groups[group].name if group >= 0 else "",
         group_network=_longest(terms.groups[group].networks, client) if group >= 0 else "",
+        exemptions=tuple(_exemption_steps(documents, terms.groups[group].name if group >= 0 else "", client, at)),
     )
-    orders: tuple[OrderStep, ...] = ()
-    rules: tuple[RuleStep, ...] = ()
-    idle: tuple[IdleEntry, ...] = ()
-    reply = None
-    if not step.allowed:
-        outcome, reply = Outcome.NOT_ALLOWED, _reply(Rcode.REFUSED, Ede.PROHIBITED, "client address is not allowed")
-    else:
-        verdicts = weigh(qname, View(generation, group, at))
-        orders = tuple(_order_steps(generation, documents, group, at))
-        rules = tuple(_rule_step(verdict, documents) for verdict in verdicts)
-        idle = _idle(qname, step.group, orders, documents)
-        if rules:  # of a name that a rule covers, orders that nobody put into force are no part of the answer
-            idle = tuple(entry for entry in idle if entry.reason is not Reason.NOT_CONFIGURED)
-        if verdicts and verdicts[0].mode is Mode.ENFORCE:
-            outcome, reply = Outcome.WITHHELD, _policy_reply(verdicts[0], qtype, generation)
-        elif local is not None:
-            outcome, reply = Outcome.LOCAL, _reply(local)
-        else:
-            outcome = Outcome.FORWARDED
-    return Explanation(
-        name=names.to_text(qname), qtype=rtype_text(qtype), at=datetime.fromtimestamp(at, UTC),
-        digest=generation.digest, client=step, orders=orders, rules=rules, idle=idle, outcome=outcome, reply=reply,
+    told = Explanation(
+        name=names.to_text(qname), qtype=rtype_text(qtype), at=_moment(at), digest=generation.digest,
+        policy=policy or PolicyStep(generation.digest), client=step, orders=(), rules=(), why="", idle=(), answer=None,
+        outcome=Outcome.FORWARDED, reply=None, recorded=False,
     )  # fmt: skip
+    if not step.allowed:
+        refusal = own_reply(Rcode.REFUSED, Ede.PROHIBITED, "client address is not allowed")
+        hidden = replace(step, exemptions=())
+        return replace(told, client=hidden, outcome=Outcome.NOT_ALLOWED, reply=refusal)
+    view = generation.view_of(client.packed, at)
+    verdicts = weigh(qname, view, qtype)
+    verdict = verdicts[0] if verdicts else None
+    final = verdict
+    answer = None
+    if verdict is not None and is_settled(verdict, view):
+        outcome = Outcome.WITHHELD
+    elif local is not None:
+        outcome = Outcome.LOCAL if verdict is None or verdict.passes else Outcome.WITHHELD
+    else:
+        answer = _answer_step(verdict, view, qtype)
+        if reached is not None:
+            final = judge_answer(qname, verdict, reached, view, qtype)
+            if answer is not None:
+                met = None if final is None or final == verdict else _rule_step(final, documents, sources or {})
+                answer = replace(answer, given=True, rule=met)
+        outcome = Outcome.FORWARDED
+        if final is not None and not final.passes:
+            outcome = Outcome.AWAITS_ANSWER if reached is None else Outcome.WITHHELD
+    reply = None
+    if outcome is Outcome.LOCAL:
+        assert local is not None
+        reply = own_reply(local)
+    elif final is not None and not final.passes:
+        reply = policy_reply(final, qtype, terms)
+    lines = tuple(_order_steps(generation, documents, group, at))
+    idle = _idle(qname, qtype, view, at, lines, documents, verdicts)
+    if verdicts:  # of a name that a rule covers, orders that nobody put into force are no part of the answer
+        idle = tuple(entry for entry in idle if entry.reason is not Reason.NOT_CONFIGURED)
+    return replace(
+        told, orders=lines, rules=tuple(_rule_step(one, documents, sources or {}) for one in verdicts),
+        why=why_first(verdicts, terms.precedence) if verdicts else "", idle=idle, answer=answer, outcome=outcome,
+        reply=reply, recorded=final is not None and final.is_hit,
+    )  # fmt: skip
+
+
+def _moment(at: float) -> datetime:
+    return datetime.fromtimestamp(at, UTC)
 
 
 def _longest(networks: Iterable[str], client: IPv4Address | IPv6Address) -> str:
     holding = [network for text in networks if client in (network := ip_network(text))]
     return str(max(holding, key=lambda network: network.prefixlen)) if holding else ""
+
+
+def _exemption_steps(
+    documents: Documents, group: str, client: IPv4Address | IPv6Address, at: float
+) -> Iterator[ExemptionStep]:
+    for _, one in sorted(documents.exemptions.items()):
+        device = next((str(network) for network in one.devices if client in network), "")
+        if device or (group and group in one.groups):
+            yield ExemptionStep(
+                one.id, _standing_of_exemption(one, at), device or f"group {group}", one.orders, one.apps,
+                one.reason.value, one.explanation, one.grantor, one.granted, one.expires,
+            )  # fmt: skip
+
+
+def _standing_of_exemption(exemption: Exemption, at: float) -> Standing:
+    if at < exemption.granted.timestamp():
+        return Standing.NOT_YET
+    return Standing.IN_FORCE if at < exemption.expires.timestamp() else Standing.EXPIRED
 
 
 def _order_steps(generation: Generation, documents: Documents, group: int, at: float) -> Iterator[OrderStep]:
@@ -267,57 +414,113 @@ def standing_of(order: Order, at: float) -> tuple[Standing, datetime, datetime |
     return standing, next(act.at for act in reversed(order.acts) if act.at.timestamp() <= at), None
 
 
-def _rule_step(verdict: Verdict, documents: Documents) -> RuleStep:
+# ---- rules ----------------------------------------------------------------------------------------------------------
+
+
+def _rule_step(verdict: Verdict, documents: Documents, sources: Mapping[str, Source]) -> RuleStep:
+    by_name = not (verdict.network or verdict.pattern)
+    of_question = verdict.link == 0 and verdict.trigger in (Trigger.QNAME, Trigger.CLIENT_IP)
     owner = names.to_text(verdict.owner)
-    match = Match.EXACT if verdict.exact else Match.SUFFIX
+    step = RuleStep(
+        owner if by_name else verdict.network or verdict.pattern, verdict.reach.name.lower() if by_name else "",
+        verdict.app.id, verdict.order.id, verdict.mode, verdict.action, trigger=verdict.trigger,
+        exemption=verdict.exemption,
+        records=tuple(f"{rtype_text(r.rtype)} {rdata_text(r.rtype, r.rdata)}" for r in verdict.rule_held.records),
+        reached="" if of_question else names.to_text(verdict.subject),
+    )  # fmt: skip
+    if isinstance(verdict.order, ZoneEntry):
+        return _zone_step(step, verdict.order.id, documents, sources)
     domain = next(
-        domain for domain in documents.apps[verdict.app.id].domains if domain.name == owner and domain.match is match
+        one
+        for one in documents.apps[verdict.app.id].domains
+        if one.name == owner and (one.match is Match.EXACT) is verdict.exact
     )
-    return RuleStep(
-        owner, match, verdict.app.id, verdict.order.id, verdict.mode, verdict.action,
-        domain.purpose, domain.confidence, domain.collateral, domain.attribution,
+    return replace(
+        step, purpose=domain.purpose, confidence=domain.confidence, collateral=domain.collateral,
+        attribution=domain.attribution, source=", ".join(domain.sources),
     )  # fmt: skip
 
 
-# ---- the reply ------------------------------------------------------------------------------------------------------
+def _zone_step(step: RuleStep, id_: str, documents: Documents, sources: Mapping[str, Source]) -> RuleStep:
+    """A zone's rule, with what is said about it by the document or file that it comes from."""
+    kind, _, key = id_.partition(":")
+    step = replace(step, holder=Holder(kind))
+    if step.holder is Holder.RULE:
+        rule = documents.rules[key]
+        return replace(step, owner=rule.owner, reason=rule.reason, since=rule.since, until=rule.until)
+    if step.holder is Holder.WAY_ROUND:
+        way = documents.ways_round[key]
+        read = next((one.sources for one in way.names if one.name == step.name), ())
+        return replace(step, reason=way.effect, source=", ".join((f"{way.title}, {way.version}", *read)))
+    if step.holder is Holder.REBINDING:
+        return replace(step, reason="names of the outside must not lead to addresses of the inside")
+    source = sources.get(id_)
+    return step if source is None else replace(step, source=source.text, fetched=source.fetched)
 
 
-def _reply(
-    rcode: int, ede: Ede | None = None, text: str = "", addresses: tuple[str, ...] = (), ttl: int | None = None
-) -> Reply:
-    meaning = "" if ede is None else ede.meaning
-    return Reply(rcode_text(rcode), None if ede is None else int(ede), meaning, text, addresses, ttl)
+def _answer_step(verdict: Verdict | None, view: View, qtype: int) -> AnswerStep | None:
+    """What may still change once the answer is known; None where that is nothing."""
+    strips = view.strips_ech and qtype in (Rtype.HTTPS, Rtype.SVCB)
+    if verdict is not None and verdict.enforced and verdict.rank == 0:
+        return AnswerStep(names=False, addresses=(), nameservers=(), strips_ech=True) if strips else None
+    before = verdict.rank if verdict is not None and verdict.enforced else FOREVER
+    zones = [stance for stance in view.zones.values() if stance.rank < before]
+    return AnswerStep(
+        names=bool(view.stances or view.zones),
+        addresses=_ids(stance.entry.id for stance in zones if view.generation.has_addresses(stance.number)),
+        nameservers=_ids(stance.entry.id for stance in zones if stance.entry.nameservers),
+        strips_ech=strips,
+    )
 
 
-def _policy_reply(verdict: Verdict, qtype: int, generation: Generation) -> Reply:
-    """What the client gets; that it is what the pipeline says is held by a test."""
-    terms = generation.terms
-    if verdict.action is Action.DROP:
-        return Reply("", None, "", "", (), None)
-    if verdict.action is Action.REFUSED:
-        return _reply(Rcode.REFUSED, verdict.ede, verdict.extra_text)
-    addresses: tuple[str, ...] = ()
-    if verdict.action is Action.SINKHOLE:
-        addresses = {Rtype.A: terms.sinkhole_ipv4, Rtype.AAAA: terms.sinkhole_ipv6}.get(qtype, ())  # type: ignore[call-overload]
-    rcode = Rcode.NXDOMAIN if verdict.action is Action.NXDOMAIN else Rcode.NOERROR
-    return _reply(rcode, verdict.ede, verdict.extra_text, addresses, terms.block_ttl)
+def _ids(found: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(found))
 
 
 # ---- entries that do nothing ----------------------------------------------------------------------------------------
 
 
-def _idle(qname: bytes, group: str, orders: tuple[OrderStep, ...], documents: Documents) -> tuple[IdleEntry, ...]:
-    """Entries of all apps at or above the name that make no rule for this client now, nearest first."""
+def _idle(
+    qname: bytes, qtype: int, view: View, at: float, lines: tuple[OrderStep, ...], documents: Documents,
+    verdicts: list[Verdict],
+) -> tuple[IdleEntry, ...]:  # fmt: skip
+    """Entries of all apps and zones at or above the name that make no rule for this client now, nearest first."""
     at_or_above = set(_ancestors(qname))
     asked = names.to_text(qname)
+    terms = view.generation.terms
+    spared = {(terms.orders[o].id, terms.apps[a].id): exemption for (o, a), exemption in view.spared.items()}
     found = [
         entry
         for app in documents.apps.values()
         for domain in app.domains
         if domain.name in at_or_above
-        for entry in _idle_entries(app, domain, asked, group, orders, documents)
+        for entry in _idle_entries(app, domain, asked, view.group, lines, documents, spared)
     ]
+    found += (_idle_zone_entry(one, at, view.group, qtype) for one in unmet_claims(qname, qtype, view, at, verdicts))
     return tuple(sorted(found, key=lambda entry: (-len(entry.name), entry.app, entry.order)))
+
+
+def _idle_zone_entry(unmet: Unmet, at: float, group: str, qtype: int) -> IdleEntry:
+    zone, name = unmet.zone, unmet.name
+    whom = f"group {group}" if group else "clients of no group"
+    reason, why = {
+        Miss.GROUP: (Reason.OTHER_GROUP, f"{zone.id} is not applied to {whom}"),
+        Miss.NOT_YET: (Reason.NOT_YET, f"{zone.id} does not count yet"),
+        Miss.ENDED: (Reason.ENDED, f"{zone.id} does not count any more"),
+        Miss.EXACT: (Reason.EXACT, f"{name} is listed in {zone.id} alone, without the names below it"),
+        Miss.BELOW: (Reason.BELOW, f"{zone.id} lists what is below {name}, without {name} itself"),
+        Miss.TYPE: (Reason.TYPE, f"{zone.id} lists {name}, but not for the type {rtype_text(qtype)}"),
+        Miss.SPARED: (Reason.SPARED, f"{zone.id} lists {name}, but spares this name"),
+        Miss.EXCEPTION: (Reason.EXCEPTION, f"{zone.id} lists {name}, and takes it back by an exception"),
+        Miss.NEARER: (Reason.NEARER, f"{zone.id} lists {name}, but a nearer name of it goes before"),
+    }[unmet.miss]
+    if unmet.miss is Miss.EXCEPTION and unmet.by:
+        why += f" for {unmet.by}"
+    if unmet.miss is Miss.NOT_YET:
+        why += f": it begins at {_moment(zone.since).isoformat()}"
+    if unmet.miss is Miss.ENDED:
+        why += f": it ended at {_moment(zone.until).isoformat()}"
+    return IdleEntry(name, unmet.match, "", zone.id, reason, why)
 
 
 def _ancestors(qname: bytes) -> Iterator[str]:
@@ -328,8 +531,9 @@ def _ancestors(qname: bytes) -> Iterator[str]:
 
 
 def _idle_entries(
-    app: App, domain: Domain, asked: str, group: str, lines: tuple[OrderStep, ...], documents: Documents
-) -> Iterator[IdleEntry]:
+    app: App, domain: Domain, asked: str, group: str, lines: tuple[OrderStep, ...], documents: Documents,
+    spared: Mapping[tuple[str, str], str],
+) -> Iterator[IdleEntry]:  # fmt: skip
     def entry(order: str, reason: Reason, why: str) -> IdleEntry:
         return IdleEntry(domain.name, domain.match, app.id, order, reason, why)
 
@@ -346,6 +550,9 @@ def _idle_entries(
         found = _why_idle(app, domain, order, group, [line for line in lines if line.order == order.id])
         if found is not None:
             yield entry(order.id, *found)
+        elif exemption := spared.get((order.id, app.id)):
+            until = documents.exemptions[exemption].expires.isoformat()
+            yield entry(order.id, Reason.EXEMPT, f"the client is exempt from {order.id} by {exemption}, until {until}")
 
 
 _NO_MORE = {
