@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, StrictBool, StrictInt
 from pydantic_core import CoreSchema, core_schema
 
-from resolver.policy import documents, source
-from resolver.policy.documents import Action, Identifier, Mode
+from resolver.policy import additions, documents, source
+from resolver.policy.additions import AnyNetwork, Network, parse_network
+from resolver.policy.documents import Action, Identifier, Mode, OrderAction
 from resolver.policy.source import Document, KeyPath, Written, did_you_mean, items, shown, value
-
-Network = IPv4Network | IPv6Network
+from resolver.policy.terms import Precedence
 
 ConfigError = source.PolicyError
 """What `read` raises: configuration and policy documents are read, and told about, by the same machinery."""
@@ -85,26 +85,6 @@ def parse_endpoint(written: object) -> Endpoint:
             raise ValueError(f"{shown(written)} has a port outside 1 to 65535; write for example {address}:53")
         return Endpoint(str(address), int(found[3]))
     raise ValueError(f'{shown(written)} is not an address with a port; write "127.0.0.1:53" or "[::1]:53", in quotes')
-
-
-def parse_network(written: object) -> Network:
-    """A network such as 192.0.2.0/24 or 2001:db8::/32, or a single address.
-
-    Raises:
-        ValueError: Anything else; an address with bits set below the prefix too, with the network to write instead.
-    """
-    if isinstance(written, str):
-        try:
-            return ip_network(written)
-        except ValueError:
-            pass
-        try:
-            masked = ip_network(written, strict=False)
-        except ValueError:
-            pass
-        else:
-            raise ValueError(f'{shown(written)} has bits set after the prefix; write "{masked}", or the address alone')
-    raise ValueError(f'{shown(written)} is not a network; write "192.0.2.0/24" or "2001:db8::/32", in quotes')
 
 
 def _parse_ipv4(written: object) -> IPv4Address:
@@ -190,7 +170,6 @@ class _OrWord:
 
 GroupName = Annotated[str, Written(_parse_group, {"type": "string", "pattern": f"^{_GROUP.pattern}$"})]
 Listener = Annotated[Endpoint, Written(parse_endpoint, {"type": "string"})]
-AnyNetwork = Annotated[Network, Written(parse_network, {"type": "string"})]
 Ipv4 = Annotated[IPv4Address, Written(_parse_ipv4, {"type": "string", "format": "ipv4"})]
 Ipv6 = Annotated[IPv6Address, Written(_parse_ipv6, {"type": "string", "format": "ipv6"})]
 Address = Annotated[str, Written(_parse_any_address, {"type": "string"})]
@@ -246,7 +225,7 @@ class AppliedOrder(Document):
     order: Identifier = Field(description="The order's id.", examples=["ca-tbs-2023-10-30"])
     groups: tuple[GroupName, ...] = Field(min_length=1, description="For whom.", examples=[["everyone"]])
     mode: Mode = _option("enforce", "enforce, or observe: only log what would have been withheld.")
-    action: Action = _option("nxdomain", "What clients get in place of the answer.")
+    action: OrderAction = _option("nxdomain", "What clients get in place of the answer.")
     since: documents.Instant | None = _option(
         None, "This line counts from then on, if the order acts; null for at once. With offset from UTC."
     )
@@ -258,6 +237,66 @@ class Sinkhole(Document):
 
     ipv4: tuple[Ipv4, ...] = _option([], "For A.")
     ipv6: tuple[Ipv6, ...] = _option([], "For AAAA.")
+
+
+class Primary(Document):
+    """A server that a zone is transferred from."""
+
+    address: Address = Field(description="Its IP address; NOTIFY is taken from it.", examples=["192.0.2.53"])
+    port: StrictInt = _option(53, "Its port.", ge=1, le=65535)
+
+
+class Tsig(Document):
+    """The key that signs zone transfers (RFC 8945)."""
+
+    name: Zone = Field(description="The key's name, as the primary knows it.", examples=["interdict-key"])
+    algorithm: Literal["hmac-sha256", "hmac-sha384", "hmac-sha512", "hmac-sha1"] = _option(
+        "hmac-sha256", "The algorithm."
+    )
+    secret: ShortText | None = _option(None, "The secret in base64; better in a file of its own.")
+    secret_file: ShortText | None = _option(None, "A file with the secret in base64, or as tsig-keygen writes it.")
+
+
+class PolicyZone(Document):
+    """A list of names or a Response Policy Zone that somebody keeps: from a file, the web, or a primary server."""
+
+    name: Zone = Field(description="What hits call it; of a transferred zone its name.", examples=["rpz.example.org"])
+    file: ShortText | None = _option(None, "A file, or a folder whose files are taken together.")
+    url: documents.Url | None = _option(None, "An https address; the last good copy stays while it fails.")
+    primaries: tuple[Primary, ...] = _option([], "Servers to transfer the zone from, first to last.")
+    tsig: Tsig | None = _option(None, "The key for transfers.")
+    format: Literal[
+        "auto", "names", "hosts", "adblock", "wildcard", "dnsmasq", "unbound", "regex", "routing", "rpz"
+    ] = _option("auto", "How it is written; auto finds out. What is transferred is rpz.")
+    groups: Annotated[tuple[GroupName, ...] | Literal["all"], _OrWord("all")] = _option("all", "For whom.")
+    mode: Mode = _option("enforce", "enforce, or observe: only log what would have been done.")
+    action: Literal["given", "nxdomain", "nodata", "passthru", "drop", "tcp-only", "refused", "sinkhole"] = _option(
+        "given", "What clients get, whatever the zone's rules say; given leaves that to them."
+    )
+    cname: documents.HostName | None = _option(None, "In place of action: the name that clients are sent to.")
+    refresh: Annotated[float, _duration("1m", "30d")] = _option("6h", "How often a url is asked again.")
+    max_octets: Annotated[int, _size("1KiB", "4GiB")] = _option("64MiB", "More is refused.")
+    min_share: float = _option(0.5, "A copy with a smaller share of the last one's entries is refused.", ge=0, le=1)
+    tolerance: float = _option(
+        0.05, "A list with a larger share of lines that can not be taken is refused.", ge=0, le=1
+    )
+    minisign_key: ShortText | None = _option(None, "Public key (minisign) that url.minisig must be signed with.")
+    ca_file: ShortText | None = _option(None, "Certificates to trust for url in place of the system's.")
+
+
+class Rebinding(Document):
+    """Answers that lead names of the outside to addresses of the inside."""
+
+    protect: StrictBool = _option(False, "Withhold them (NODATA).")
+    spare: tuple[Zone, ...] = _option([], "Names, with all below, that may have such addresses.")
+
+
+class History(Document):
+    """Compiled policies that are kept, so that it can be told later how and why something was answered."""
+
+    generations: StrictInt = _option(1000, "How many at most.", ge=1, le=100_000)
+    age: Annotated[float, _duration("0s", "36500d")] = _option("400d", "How long after another one took its place.")
+    size: Annotated[int, _size("1MiB", "64GiB")] = _option("1GiB", "How much room all of them may take.")
 
 
 class Policy(Document):
@@ -275,6 +314,16 @@ class Policy(Document):
         ],
         "Which orders are in force for which groups.",
     )
+    precedence: Precedence = _option(
+        "strictest", "Which of several orders on a name acts: the strictest, or the first one configured."
+    )
+    zones: tuple[PolicyZone, ...] = _option([], "Policy zones, after the orders, the first that matches decides.")
+    ways_round: Mapping[Identifier, StrictBool] = _option(
+        {}, "Which lists of ways round the resolver are withheld, by id; each list says what it is by default."
+    )
+    rebinding: Rebinding = Field(default_factory=Rebinding, description="Protection against DNS rebinding.")
+    strip_ech: tuple[GroupName, ...] = _option([], "Groups whose HTTPS and SVCB answers come without ECH keys.")
+    history: History = Field(default_factory=History, description="Compiled policies that are kept.")
     block_ttl: Annotated[float, _duration("0s", "1d")] = _option("30s", "TTL of what policy answers.")
     sinkhole: Sinkhole = Field(default_factory=Sinkhole, description="Addresses for the action sinkhole.")
 
@@ -427,6 +476,14 @@ def _misapplied_orders(policy: object, groups: set[object]) -> Iterator[tuple[Ke
     are_written = isinstance(policy, dict) and "orders" in policy
     has_sinkhole = any(items(value(policy, "sinkhole"), family) for family in ("ipv4", "ipv6"))
     seen: dict[tuple[str, str], list[tuple[datetime, datetime]]] = {}
+    for i, zone in enumerate(items(policy, "zones")):
+        yield from _impossible_zone(zone, ("policy", "zones", i), has_sinkhole)
+    for path, named in _named_groups(policy):
+        if named not in groups:
+            yield path, f"no group is called {shown(named)}{did_you_mean(str(named), map(str, groups))}"
+    for name, (first, *others) in _zone_places(policy).items():
+        for i in others:
+            yield ("policy", "zones", i, "name"), f"{name} is zone {first + 1} already; give each zone its own name"
     for i, applied in enumerate(_list(_written(Policy, policy, "orders"))):
         order = value(applied, "order")
         window = _window(applied)
@@ -455,6 +512,43 @@ def _misapplied_orders(policy: object, groups: set[object]) -> Iterator[tuple[Ke
             yield ("policy", "orders", i, "action"), f"sinkhole needs an address to answer; {mend}"
 
 
+def _named_groups(policy: object) -> Iterator[tuple[KeyPath, object]]:
+    for i, zone in enumerate(items(policy, "zones")):
+        for j, group in enumerate(items(zone, "groups")):
+            yield ("policy", "zones", i, "groups", j), group
+    for j, group in enumerate(items(policy, "strip_ech")):
+        yield ("policy", "strip_ech", j), group
+
+
+def _zone_places(policy: object) -> dict[object, list[int]]:
+    places: dict[object, list[int]] = {}
+    for i, zone in enumerate(items(policy, "zones")):
+        if _named(zone):
+            places.setdefault(value(zone, "name"), []).append(i)
+    return places
+
+
+def _impossible_zone(zone: object, path: KeyPath, has_sinkhole: bool) -> Iterator[tuple[KeyPath, str]]:
+    """A zone comes from one place, and what is said of it must fit that place."""
+    given = [key for key in ("file", "url", "primaries") if value(zone, key)]
+    if not given:
+        yield path, "the zone comes from nowhere; write file, url or primaries"
+    for key in given[1:]:
+        yield (*path, key), f"the zone comes from {given[0]} already; keep one of the two"
+    if value(zone, "primaries") and value(zone, "format") not in (None, "auto", "rpz"):
+        yield (*path, "format"), "what is transferred is a Response Policy Zone; write rpz, or delete this line"
+    for key, source_key in (("tsig", "primaries"), ("minisign_key", "url"), ("ca_file", "url")):
+        if value(zone, key) is not None and source_key not in given:
+            yield (*path, key), f"{key} is for zones with {source_key}; delete this line"
+    tsig = value(zone, "tsig")
+    if isinstance(tsig, dict) and (value(tsig, "secret") is None) is (value(tsig, "secret_file") is None):
+        yield (*path, "tsig"), "a key has one secret; write secret_file, or else secret"
+    if value(zone, "cname") is not None and value(zone, "action") not in (None, "given"):
+        yield (*path, "cname"), "cname and action exclude each other; keep one of the two"
+    if value(zone, "action") == Action.SINKHOLE.value and not has_sinkhole:
+        yield (*path, "action"), "sinkhole needs an address to answer; write policy.sinkhole.ipv4 or ipv6"
+
+
 def _window(applied: object) -> tuple[datetime, datetime]:
     """From when until when a line of policy.orders counts; what is not written, or wrong, is without bound."""
     bounds = {"since": datetime.min.replace(tzinfo=UTC), "until": datetime.max.replace(tzinfo=UTC)}
@@ -479,12 +573,19 @@ def read(text: str | bytes, source_name: str) -> Config:
     return source.read(text, source_name, Config)
 
 
-KINDS: Mapping[str, type[Document]] = {"app": documents.App, "order": documents.Order, "config": Config}
+KINDS: Mapping[str, type[Document]] = {
+    "app": documents.App,
+    "order": documents.Order,
+    "exemption": additions.Exemption,
+    "rule": additions.LocalRule,
+    "way-round": additions.WayRound,
+    "config": Config,
+}
 """Every kind of YAML document the product reads, by the name of its schema."""
 
 
 def json_schema(kind: str) -> dict[str, Any]:
-    """JSON Schema of a document kind, `app`, `order` or `config`, for editors.
+    """JSON Schema of a document kind, a key of `KINDS`, for editors.
 
     Raises:
         KeyError: No such kind.

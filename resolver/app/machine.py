@@ -13,13 +13,15 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from resolver import config as configuration
-from resolver.config import Config, Endpoint
+from resolver.config import Config, Endpoint, PolicyZone
+from resolver.feeds.files import shipped
 from resolver.policy.source import Problem
 from resolver.transport.sockets import has_address, is_wildcard
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 SYSTEM_CONFIG = Path("/etc/interdict/interdict.yaml")
 MOST_WORKERS = 64
+RELOADED = ("policy", "groups", "allowed_networks")  # the keys of the configuration that go into a generation
 
 
 class SettingsError(Exception):
@@ -45,6 +47,11 @@ class StatePaths:
     def generations(self) -> Path:
         """Compiled policies, the newest of them in force."""
         return self.root / "generations"
+
+    @property
+    def feeds(self) -> Path:
+        """Last good copies of lists and zones that somebody else keeps."""
+        return self.root / "feeds"
 
     @property
     def spool(self) -> Path:
@@ -93,7 +100,7 @@ class StatePaths:
         Raises:
             SettingsError: One can not be made or written to.
         """
-        for folder in (self.root, self.generations, self.spool, self.hits, self.run):
+        for folder in (self.root, self.generations, self.feeds, self.spool, self.hits, self.run):
             try:
                 folder.mkdir(mode=0o750, parents=True, exist_ok=True)
             except OSError as error:
@@ -127,6 +134,16 @@ def read_config(path: Path | None) -> Config:
         message = f"cannot be read ({error.strerror}); check the path and its permissions, or write one"
         raise configuration.ConfigError([Problem(str(path), 1, 1, message)]) from None
     return configuration.read(octets, str(path))
+
+
+def document_folders(config: Config) -> tuple[Path, ...]:
+    """The folders that documents come from, `shipped` told apart from paths."""
+    return tuple(shipped() if text == "shipped" else Path(text).expanduser() for text in config.policy.documents)
+
+
+def fed_zones(config: Config) -> tuple[PolicyZone, ...]:
+    """The zones of a configuration that the feeder looks after."""
+    return tuple(zone for zone in config.policy.zones if zone.url is not None or zone.primaries)
 
 
 def node_name(config: Config) -> str:
@@ -206,7 +223,7 @@ def drop_privileges(uid: int, gid: int, paths: StatePaths) -> None:
     if os.getuid() == uid:
         return
     "".encode("idna")  # looked up by the first host name; loads its module then
-    own = (paths.generations, paths.spool, paths.hits, paths.run)
+    own = (paths.generations, paths.feeds, paths.spool, paths.hits, paths.run)
     strange = [path.name for path in paths.root.iterdir() if path not in own]
     if strange:
         named = ", ".join(sorted(strange)[:3])

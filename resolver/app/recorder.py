@@ -9,9 +9,11 @@ stops the workers before. What it knows of policy and workers comes in a small J
 `status.json`:
 
     {"generation": 7, "digest": "…", "loaded_at": 1700000000.0,
-     "orders": [{"id": "…", "mode": "enforce", "spans": [[1690000000.0, null]]}],
+     "orders": [{"id": "…", "mode": "enforce", "groups": ["…"], "spans": [[1690000000.0, null]]}],
      "lists": {"<name>": <when its file was last changed>},
-     "workers": 2, "restarts": {"worker": 0, "recorder": 0}, "version": "…", "hot": "plain"}
+     "zones": [{"id": "…", "entries": 1000, "refused": 2, "failures": 0, "fetched_at": …, "checked_at": …}],
+     "exemptions": [{"id": "…", "since": …, "until": …}],
+     "workers": 2, "restarts": {"worker": 0, "recorder": 0, "feeder": 0}, "version": "…", "hot": "plain"}
 
 Times are Unix seconds. What is missing or not as above is left out of the exposition.
 """
@@ -30,14 +32,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from socketserver import ThreadingMixIn
-from typing import Any, Final
+from typing import Any, Final, Self
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from resolver.app.machine import StatePaths, node_name
+from resolver.config import Config
 from resolver.evidence.store import Store, StoreError
 from resolver.observe.cells import read
-from resolver.observe.metrics import CellCounts, Exposition, Status, merge
+from resolver.observe.metrics import CellCounts, Exposition, Status, ZoneGauges, merge
 from resolver.observe.spool import Chunk, SpoolReader, folder_octets
 
 IDLE_WAIT_S: Final = 0.2
@@ -84,6 +88,20 @@ class RecorderSettings:
     keep_seconds: float | None
     metrics_socket: socket.socket | None
     status: Path
+
+    @classmethod
+    def of(cls, config: Config, paths: StatePaths, metrics_socket: socket.socket | None) -> Self:
+        """What the configuration says."""
+        return cls(
+            node=node_name(config),
+            spool_folder=paths.spool,
+            cells_folder=paths.run,
+            sqlite=paths.sqlite if config.hits.sqlite else None,
+            jsonl=paths.hits if config.hits.json_lines else None,
+            keep_seconds=config.hits.keep,
+            metrics_socket=metrics_socket,
+            status=paths.status,
+        )
 
 
 def main(settings: RecorderSettings) -> int:
@@ -234,7 +252,7 @@ class Recorder:
             generation=_count(told.get("generation")),
             digest=str(told.get("digest") or ""),
             loaded_at=_number(told.get("loaded_at")),
-            orders_in_force=dict(_orders_in_force(orders if isinstance(orders, list) else [], at)),
+            orders_in_force=_orders_in_force(_entries(orders), at),
             list_ages={
                 name: max(at - changed_at, 0.0)
                 for name, changed_at in (lists.items() if isinstance(lists, dict) else ())
@@ -248,6 +266,8 @@ class Recorder:
             restarts={
                 str(name): _count(count) for name, count in (restarts.items() if isinstance(restarts, dict) else ())
             },
+            zones=dict(_zones(told.get("zones"))),
+            exemptions=dict(_exemptions(told.get("exemptions"), at)),
             reload_ok=bool(reload["ok"]) if isinstance(reload, dict) and "ok" in reload else None,
             reload_at=_number(reload.get("at")) if isinstance(reload, dict) else 0.0,
             version=str(told.get("version") or ""),
@@ -401,11 +421,35 @@ def _count(value: object) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _orders_in_force(orders: Iterable[object], at: float) -> Iterable[tuple[str, bool]]:
+def _entries(told: object) -> Iterable[dict[str, Any]]:
+    return (entry for entry in told if isinstance(entry, dict) and "id" in entry) if isinstance(told, list) else ()
+
+
+def _zones(told: object) -> Iterable[tuple[str, ZoneGauges]]:
+    for entry in _entries(told):
+        fetched_at, checked_at = (
+            _number(entry.get(key)) if _is_number(entry.get(key)) else None for key in ("fetched_at", "checked_at")
+        )
+        entries, refused, failures = (_count(entry.get(key)) for key in ("entries", "refused", "failures"))
+        yield str(entry["id"]), ZoneGauges(entries, refused, failures, fetched_at, checked_at)
+
+
+def _exemptions(told: object, at: float) -> Iterable[tuple[str, tuple[bool, float]]]:
+    for entry in _entries(told):
+        since, until = _number(entry.get("since")), _number(entry.get("until"))
+        yield str(entry["id"]), (since <= at < until, until)
+
+
+def _orders_in_force(orders: Iterable[dict[str, Any]], at: float) -> dict[tuple[str, str, str], bool]:
+    """By order, group and mode; of several lines for one group, any that acts."""
+    found: dict[tuple[str, str, str], bool] = {}
     for order in orders:
-        if isinstance(order, dict) and isinstance(order.get("id"), str):
-            spans = order.get("spans")
-            yield order["id"], any(_holds(span, at) for span in spans) if isinstance(spans, list) else False
+        groups, spans = order.get("groups"), order.get("spans")
+        holds = any(_holds(span, at) for span in spans) if isinstance(spans, list) else False
+        for group in groups if isinstance(groups, list) else ():
+            key = str(order["id"]), str(group), str(order.get("mode", ""))
+            found[key] = found.get(key, False) or holds
+    return found
 
 
 def _holds(span: object, at: float) -> bool:

@@ -9,22 +9,56 @@ from pathlib import Path
 from typing import Any
 
 from resolver import __version__
-from resolver.app.compiler import document_folders, list_times
-from resolver.app.machine import StatePaths, upstream_addresses
+from resolver.app.machine import StatePaths, document_folders, upstream_addresses
 from resolver.app.worker import open_generation
 from resolver.config import Config
+from resolver.feeds import copies
 from resolver.hot._scan_cy import is_compiled
 from resolver.observe import cells
 from resolver.observe.metrics import merge
-from resolver.policy.documents import Mode
-from resolver.policy.generation import FOREVER, Generation, View
+from resolver.policy.generation import Generation
 from resolver.policy.judge import judge_query
+from resolver.policy.terms import FOREVER, PolicyTerms, ZoneEntry
 from resolver.transport.sockets import format_address
 from resolver.wire import name as names
 
+_WARN_DAYS = (30, 7, 1)  # before an exemption ends
+_DAY = 86400.0
 
-def policy_status(path: Path, config: Config, workers: int, restarts: dict[str, int]) -> dict[str, Any]:
-    """The policy in force: generation, orders and their state now; with how many workers there are."""
+
+class Endings:
+    """Says once, 30, 7 and 1 days before an exemption ends, that it will, and once that it has."""
+
+    def __init__(self) -> None:
+        self._ends: dict[str, float] = {}
+        self._told: dict[str, tuple[float, int]] = {}  # its end, and how many of the four were said
+
+    def take_in(self, exemptions: Iterable[dict[str, Any]]) -> None:
+        """Know the exemptions of the policy in force."""
+        self._ends = {entry["id"]: entry["until"] for entry in exemptions}
+
+    def due(self, at: float) -> list[str]:
+        """What is to be said at a moment (Unix seconds); of several warnings that were missed, the last."""
+        said = []
+        for id_, until in self._ends.items():
+            left = until - at
+            stage = sum(left <= days * _DAY for days in _WARN_DAYS) + (left <= 0)
+            held = self._told.get(id_)
+            if stage and held != (until, stage) and (held is None or held[0] != until or held[1] < stage):
+                when = time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime(until))
+                if left <= 0:
+                    if held is not None:  # what had ended before we looked is no news
+                        said.append(f"exemption {id_} has ended ({when}); the orders bind its devices again")
+                else:
+                    said.append(
+                        f"exemption {id_} ends {when}, in {max(1, round(left / _DAY))} d; renew it or let it end"
+                    )
+                self._told[id_] = until, stage
+        return said
+
+
+def policy_status(path: Path, config: Config, feeds: Path, workers: int, restarts: dict[str, int]) -> dict[str, Any]:
+    """The policy in force: generation, orders and their state now, zones and exemptions; and how many workers."""
     generation = open_generation(path)
     terms = generation.terms
     at = time.time()
@@ -54,6 +88,19 @@ def policy_status(path: Path, config: Config, workers: int, restarts: dict[str, 
         "loaded_at": generation.compiled_at,
         "names": generation.names,
         "orders": orders,
+        "zones": [_zone_status(zone, feeds) for zone in terms.zones],
+        "exemptions": [
+            {
+                "id": exemption.id,
+                "since": exemption.since,
+                "until": exemption.until,
+                "in_force": exemption.since <= at < exemption.until,
+                "groups": [terms.groups[group].name for group in exemption.groups],
+                "devices": list(exemption.networks),
+            }
+            for exemption in terms.exemptions
+        ],
+        "made_by": generation.made_by,
         "withheld_here": _withheld_from_loopback(generation, at),
         "lists": list_times(terms, document_folders(config)),
         "workers": workers,
@@ -63,12 +110,44 @@ def policy_status(path: Path, config: Config, workers: int, restarts: dict[str, 
     }
 
 
+def list_times(terms: PolicyTerms, folders: Iterable[Path]) -> dict[str, float]:
+    """When each document that is in use was last changed: `apps/wechat` -> Unix seconds."""
+    times: dict[str, float] = {}
+    for folder in folders:
+        for kind, entries in (("apps", terms.apps), ("orders", terms.orders)):
+            for id_ in [entry.id for entry in entries]:
+                # Not there, gone meanwhile, or not for our eyes any more: what is in force goes on without its age.
+                with contextlib.suppress(OSError):
+                    times[f"{kind}/{id_}"] = (folder / kind / f"{id_}.yaml").stat().st_mtime
+    return times
+
+
+def _zone_status(zone: ZoneEntry, feeds: Path) -> dict[str, Any]:
+    """One zone; with the state of its copy, where it is one that is fetched."""
+    state = copies.State()
+    with contextlib.suppress(OSError, ValueError, copies.FeedError):
+        state = copies.State.from_json(copies.state_path(feeds, zone.id.partition(":")[2]).read_bytes())
+    return {
+        "id": zone.id,
+        "kind": zone.kind.value,
+        "mode": zone.mode.value,
+        "source": zone.source,
+        "entries": zone.entries,
+        "refused": zone.refused,
+        "fetched_at": state.fetched_at,
+        "checked_at": state.checked_at,
+        "failures": state.failures,
+        "error": state.error,
+        "until": None if zone.until == FOREVER else zone.until,
+    }
+
+
 def _withheld_from_loopback(generation: Generation, at: float) -> str:
     """A name that whoever sits at this machine is refused now, to try; empty where there is none."""
-    view = View(generation, generation.group_of(bytes((127, 0, 0, 1))), at)
+    view = generation.view_of(bytes((127, 0, 0, 1)), at)
     for name in (names.from_text("wechat.com"), *islice(generation.listed(), 1000)):
         verdict = judge_query(name, view)
-        if verdict is not None and verdict.mode is Mode.ENFORCE:
+        if verdict is not None and not verdict.passes:
             return names.to_text(name)
     return ""
 
@@ -133,6 +212,12 @@ def banner(status: dict[str, Any], config: Config, paths: StatePaths) -> str:
         state = "in force since" if order["in_force"] else "announced, in force from"
         groups = ", ".join(order["groups"])
         lines.append(f"  order      {order['id']} ({order['action']}, {order['mode']}, for {groups}), {state} {since}")
+    for zone in status["zones"]:
+        if zone["kind"] != "rule" and not zone["id"].startswith("way-round:"):
+            lines.append(f"  zone       {zone['id']} ({zone['mode']}), {zone['entries']} entries")
+    ways = [zone["id"].partition(":")[2] for zone in status["zones"] if zone["id"].startswith("way-round:")]
+    if ways:
+        lines.append(f"  ways round {', '.join(ways)}: withheld")
     lines += [
         f"  policy     generation {status['generation']} ({status['digest'][:12]}), {status['names']} names",
         f"  upstreams  {', '.join(status['upstreams']) or 'none: names that are not banned get SERVFAIL'}",

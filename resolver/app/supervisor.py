@@ -1,7 +1,8 @@
 """The supervisor: opens the sockets, gives up its privileges, starts the others and keeps them running.
 
 It answers no DNS and loads no policy into memory. Its loop waits on one selector: signals, the control socket, a line
-from a worker, the end of a compile. What it forks: `compiler` (for moments), `recorder`, `worker` × N.
+from a worker, the end of a compile. What it forks: `compiler` (for moments), `recorder`, `feeder`
+where there is something to fetch, `worker` × N.
 
 Sockets are opened here and stay open here, so that while a worker is started again its share of the clients' datagrams
 waits in the socket instead of being lost. Start-up is all or nothing: every error is told, the exit code is 2, and
@@ -22,19 +23,18 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from resolver.app import control, machine, recorder
-from resolver.app.compiler import RELOADED, compile_aside
-from resolver.app.machine import SettingsError
-from resolver.app.status import banner, policy_status, running_status, write_status
+from resolver.app.children import Child, Worker
+from resolver.app.machine import RELOADED, SettingsError, fed_zones
+from resolver.app.status import Endings, banner, policy_status, running_status, write_status
 from resolver.app.worker import WorkerSettings, exit_process, name_process
 from resolver.app.worker import main as worker_main
+from resolver.config import PolicyZone
 from resolver.policy.source import PolicyError
 from resolver.transport.sockets import BindError, bind_tcp, bind_udp, check_free
 
-FIRST_PAUSE = 0.1  # seconds before a process that died is started again; doubles up to the longest
-LONGEST_PAUSE = 5.0
-STEADY_SECONDS = 10.0  # a process that ran so long is forgiven its earlier deaths
 STOP_SECONDS = 12.0  # for workers to drain; then they are killed
 RECORDER_STOP_SECONDS = recorder.STOP_S + 5.0  # for the recorder to store what is spooled
 ACK_SECONDS = 10.0
@@ -49,31 +49,6 @@ class StartError(Exception):
 
 
 @dataclass(slots=True)
-class _Child:
-    """A process that is kept running."""
-
-    name: str
-    start: Callable[[], int]
-    pid: int = 0
-    started: float = 0.0
-    deaths: int = 0
-    again_at: float = 0.0
-
-
-@dataclass(slots=True)
-class _Worker(_Child):
-    """A worker, with its sockets and its line."""
-
-    number: int = 0
-    udp: tuple[socket.socket, ...] = ()
-    tcp: tuple[socket.socket, ...] = ()
-    channel: socket.socket | None = None
-    buffer: bytes = b""
-    generation: int = 0
-    is_ready: bool = False
-
-
-@dataclass(slots=True)
 class _Reload:
     """A compile under way, and who waits for its outcome."""
 
@@ -81,7 +56,8 @@ class _Reload:
     pipe: int
     kill_at: float
     said: bytes = b""
-    askers: list[socket.socket] = field(default_factory=list)
+    askers: list[control.Asked] = field(default_factory=list)
+    afresh: bool = True  # with the configuration read anew
     path: Path | None = None
     told_at: float = 0.0
     warnings: list[str] = field(default_factory=list)
@@ -108,15 +84,17 @@ class Supervisor:
         self._source = str(config_path) if config_path is not None else "defaults"
         self._announce = announce
         self._selector = selectors.DefaultSelector()
-        self._control: socket.socket | None = None
+        self._control: control.Desk | None = None
         self._metrics: socket.socket | None = None
-        self._workers: list[_Worker] = []
-        self._recorder: _Child | None = None
-        self._restarts = {"worker": 0, "recorder": 0}
+        self._workers: list[Worker] = []
+        self._recorder: Child | None = None
+        self._feeder: Child | None = None
+        self._fed: tuple[PolicyZone, ...] = ()
+        self._restarts = {"worker": 0, "recorder": 0, "feeder": 0}
         self._reload: _Reload | None = None
-        self._reload_again: list[socket.socket] | None = None
+        self._reload_again: tuple[list[control.Asked], bool] | None = None
         self._last_reload: dict[str, object] = {}
-        self._askers: dict[socket.socket, bytes] = {}
+        self._endings = Endings()
         self._started = time.monotonic()
         self._stop = False
 
@@ -170,7 +148,7 @@ class Supervisor:
             raise StartError("\n".join(problems))
         for old in self._paths.run.glob("cells-*"):
             old.unlink()
-        self._control = control.listen(self._paths.run)
+        self._control = control.Desk(self._paths.run, self._selector, self._on_verb)
         try:
             if owner is not None:
                 machine.drop_privileges(*owner, self._paths)
@@ -185,8 +163,9 @@ class Supervisor:
                 "`state_dir`"
             ) from None
         self._signals = machine.signal_pipe(_SIGNALS)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # for a feeder that was just forked; it listens a moment later
         self._selector.register(self._signals, selectors.EVENT_READ, self._on_signals)
-        self._selector.register(self._control, selectors.EVENT_READ, self._on_asker)
+        self._control.open()
 
     def _bind(self) -> None:
         self._config = config = machine.without_missing_loopback(self._config)
@@ -198,7 +177,7 @@ class Supervisor:
             check_free(endpoint.host, endpoint.port, socket.SOCK_STREAM)
             self._metrics = bind_tcp(endpoint.host, endpoint.port)
         for number in range(machine.worker_count(config)):
-            worker = _Worker(f"worker {number}", lambda n=number: self._fork_worker(n), number=number)  # type: ignore[misc]
+            worker = Worker(f"worker {number}", lambda n=number: self._fork_worker(n), number=number)  # type: ignore[misc]
             self._workers.append(worker)
             worker.udp = tuple(bind_udp(endpoint.host, endpoint.port) for endpoint in config.listen)
             worker.tcp = tuple(bind_tcp(endpoint.host, endpoint.port) for endpoint in config.listen)
@@ -214,9 +193,10 @@ class Supervisor:
     def _start_children(self) -> None:
         gc.collect()
         gc.freeze()
-        self._recorder = _Child("recorder", self._fork_recorder)
+        self._recorder = Child("recorder", self._fork_recorder)
         for child in (self._recorder, *self._workers):
             self._start(child)
+        self._keep_feeder()
 
     def _wait_until_ready(self) -> None:
         end = time.monotonic() + START_SECONDS
@@ -226,10 +206,8 @@ class Supervisor:
                 raise StartError(f"the workers did not start within {START_SECONDS:g} s; their errors are above")
             self._step(0.2)
 
-    def _start(self, child: _Child) -> None:
-        child.started = time.monotonic()
-        child.again_at = 0.0
-        child.pid = child.start()
+    def _start(self, child: Child) -> None:
+        child.begin(time.monotonic())
 
     def _fork(self, name: str, work: Callable[[], int]) -> int:
         sys.stdout.flush()
@@ -246,7 +224,7 @@ class Supervisor:
             self._selector.close()
             os.close(self._lock)  # the claim on the state folder ends with this process, not with its children
             if self._control is not None:
-                self._control.close()
+                self._control.close(ours=False)
             code = work()
         except BaseException:
             traceback.print_exc()
@@ -275,7 +253,7 @@ class Supervisor:
         self._selector.register(ours, selectors.EVENT_READ, lambda: self._on_worker(worker))
         return pid
 
-    def _close_sockets(self, but: _Worker | None) -> None:
+    def _close_sockets(self, but: Worker | None) -> None:
         """In a child: let go of what belongs to others."""
         for worker in self._workers:
             if worker is not but:
@@ -285,23 +263,36 @@ class Supervisor:
                 worker.channel.close()
 
     def _fork_recorder(self) -> int:
-        config, paths = self._config, self._paths
-        settings = recorder.RecorderSettings(
-            node=machine.node_name(config),
-            spool_folder=paths.spool,
-            cells_folder=paths.run,
-            sqlite=paths.sqlite if config.hits.sqlite else None,
-            jsonl=paths.hits if config.hits.json_lines else None,
-            keep_seconds=config.hits.keep,
-            metrics_socket=self._metrics,
-            status=paths.status,
-        )
+        settings = recorder.RecorderSettings.of(self._config, self._paths, self._metrics)
 
         def work() -> int:
             self._close_sockets(but=None)
             return recorder.main(settings)
 
         return self._fork("interdict-rec", work)
+
+    def _keep_feeder(self) -> None:
+        """Have a feeder for the zones of the configuration as it is now; none where there is nothing to fetch."""
+        zones = fed_zones(self._config)
+        if zones == self._fed and self._feeder is not None:
+            return
+        self._fed = zones
+        if self._feeder is not None and self._feeder.pid:
+            self._feeder.is_dismissed = True
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._feeder.pid, signal.SIGTERM)
+        elif zones:
+            self._feeder = Child("feeder", self._fork_feeder)
+            self._start(self._feeder)
+
+    def _fork_feeder(self) -> int:
+        def work() -> int:
+            from resolver.app import feeder  # as above
+
+            self._close_sockets(but=None)
+            return feeder.main(self._fed, self._paths.feeds, self._paths.run)
+
+        return self._fork("interdict-fed", work)
 
     # ---- the loop --------------------------------------------------------------------------------------------------
 
@@ -318,10 +309,12 @@ class Supervisor:
         # What a handler does may make a later event of the same round stale; handlers look before they act.
         for key, _ in sorted(self._selector.select(pause), key=lambda event: event[0].fd != self._signals):
             key.data()
+        for warning in self._endings.due(time.time()):
+            _log.warning("%s", warning)
         now = time.monotonic()
         for child in self._children():
             if child.again_at and child.again_at <= now:
-                self._restarts["worker" if isinstance(child, _Worker) else "recorder"] += 1
+                self._restarts[child.name.split()[0]] += 1
                 self._start(child)
                 self._write_status()
         if self._reload is not None and self._reload.told_at and self._reload.told_at + ACK_SECONDS <= now:
@@ -331,8 +324,8 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._reload.pid, signal.SIGKILL)  # the end of its pipe tells the rest
 
-    def _children(self) -> list[_Child]:
-        return [*self._workers, *([self._recorder] if self._recorder is not None else [])]
+    def _children(self) -> list[Child]:
+        return [*self._workers, *(child for child in (self._recorder, self._feeder) if child is not None)]
 
     def _on_signals(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -355,20 +348,19 @@ class Supervisor:
                 if child.pid == pid:
                     self._on_death(child, status)
 
-    def _on_death(self, child: _Child, status: int) -> None:
+    def _on_death(self, child: Child, status: int) -> None:
         child.pid = 0
-        if isinstance(child, _Worker):
+        if isinstance(child, Worker):
             self._hang_up(child)
         if self._stop:
             return
-        lived = time.monotonic() - child.started
-        child.deaths = 0 if lived >= STEADY_SECONDS else child.deaths + 1
-        pause = min(FIRST_PAUSE * 2 ** min(max(child.deaths - 1, 0), 10), LONGEST_PAUSE)
-        child.again_at = time.monotonic() + pause
-        how = f"signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"exit code {os.WEXITSTATUS(status)}"
-        _log.error("%s ended after %.1f s with %s; it is started again in %.1f s", child.name, lived, how, pause)
+        if child.is_dismissed:
+            self._feeder = None
+            self._keep_feeder()
+            return
+        _log.error("%s", child.died(status, time.monotonic()))
 
-    def _hang_up(self, worker: _Worker) -> None:
+    def _hang_up(self, worker: Worker) -> None:
         worker.is_ready = False
         if worker.channel is not None:
             self._selector.unregister(worker.channel)
@@ -378,7 +370,7 @@ class Supervisor:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(worker.pid, signal.SIGTERM)
 
-    def _on_worker(self, worker: _Worker) -> None:
+    def _on_worker(self, worker: Worker) -> None:
         if worker.channel is None:
             return
         try:
@@ -404,23 +396,30 @@ class Supervisor:
 
     # ---- reload ----------------------------------------------------------------------------------------------------
 
-    def _begin_reload(self, *askers: socket.socket) -> None:
+    def _begin_reload(self, *askers: control.Asked, afresh: bool = True) -> None:
         """Compile in a process of its own; whoever asks while one is under way gets the outcome of the next."""
         if self._reload is not None:
-            self._reload_again = [*(self._reload_again or []), *askers]
+            waiting, anew = self._reload_again or ([], False)
+            self._reload_again = [*waiting, *askers], afresh or anew
             return
-        pid, reader = self._fork_compiler()
+        made_by = f"reload by {askers[0].by()}" if askers else "reload by signal"
+        pid, reader = self._fork_compiler(made_by if afresh else "a list or zone that changed", afresh)
         os.set_blocking(reader, False)
-        self._reload = _Reload(pid, reader, time.monotonic() + COMPILE_SECONDS, askers=list(askers))
+        self._reload = _Reload(pid, reader, time.monotonic() + COMPILE_SECONDS, askers=list(askers), afresh=afresh)
         self._selector.register(reader, selectors.EVENT_READ, self._on_compiled)
 
-    def _fork_compiler(self) -> tuple[int, int]:
+    def _fork_compiler(self, made_by: str, afresh: bool) -> tuple[int, int]:
         """Start a compile in a process of its own; what it says (`compile_aside`) comes out of the pipe returned."""
         reader, writer = os.pipe()
 
         def work() -> int:
+            from resolver.app.compiler import compile_aside  # the others shall not carry what it imports
+
+            os.nice(19)  # whoever asks goes first: a list of a million names takes seconds
             os.close(reader)
-            said = compile_aside(self._config_path, self._config, self._paths.generations, time.time())
+            said = compile_aside(
+                self._config_path, self._config, self._paths.generations, time.time(), made_by, afresh=afresh
+            )
             with os.fdopen(writer, "wb") as pipe:
                 pipe.write(json.dumps(said).encode())
             return 0
@@ -430,7 +429,7 @@ class Supervisor:
         return pid, reader
 
     def _first_generation(self) -> Path:
-        pid, reader = self._fork_compiler()
+        pid, reader = self._fork_compiler("start", True)
         with os.fdopen(reader, "rb") as pipe:
             octets = pipe.read()
         os.waitpid(pid, 0)
@@ -465,7 +464,9 @@ class Supervisor:
             reload.warnings.append(f"`{key}` was changed in the configuration; it takes effect with the next start")
         reload.path = self._generation = Path(said["path"])
         reload.told_at = time.monotonic()
-        self._take_in_policy()
+        if reload.afresh:
+            self._take_in_policy()
+            self._keep_feeder()
         self._write_status()
         for worker in self._workers:
             if worker.channel is not None:
@@ -492,7 +493,7 @@ class Supervisor:
         _log.info("generation %d is in force", serial)
         self._end_reload({"ok": True, "generation": serial, "warnings": reload.warnings, "problems": []})
 
-    def _give_up(self, worker: _Worker, why: str) -> None:
+    def _give_up(self, worker: Worker, why: str) -> None:
         """End a worker that did not take a generation; it is started again, with the one in force."""
         if self._reload is not None:
             self._reload.warnings.append(f"{worker.name} did not take the generation ({why}) and is started again")
@@ -505,53 +506,33 @@ class Supervisor:
         self._last_reload = {"at": time.time(), **outcome}
         self._write_status()
         for asker in reload.askers:
-            self._tell(asker, outcome)
+            asker.tell(outcome)
         again, self._reload_again = self._reload_again, None
         if again is not None:
-            self._begin_reload(*again)
+            self._begin_reload(*again[0], afresh=again[1])
 
     # ---- status ----------------------------------------------------------------------------------------------------
 
-    def _on_asker(self) -> None:
-        assert self._control is not None
-        with contextlib.suppress(BlockingIOError):
-            sock, _ = self._control.accept()
-            sock.setblocking(False)
-            self._askers[sock] = b""
-            self._selector.register(sock, selectors.EVENT_READ, lambda: self._on_asked(sock))
-
-    def _on_asked(self, sock: socket.socket) -> None:
-        try:
-            octets = sock.recv(4096)
-        except BlockingIOError:
-            return
-        except OSError:
-            octets = b""
-        self._askers[sock] += octets
-        if octets and b"\n" not in self._askers[sock] and len(self._askers[sock]) < 4096:
-            return
-        self._selector.unregister(sock)
-        try:
-            verb = json.loads(self._askers.pop(sock))["verb"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            sock.close()
-            return
+    def _on_verb(self, verb: str, asked: control.Asked) -> None:
         if verb == "status":
-            self._tell(sock, self.status())
+            asked.tell(self.status())
         elif verb == "reload":
-            self._begin_reload(sock)
+            self._begin_reload(asked)
+        elif verb == "recompile":
+            self._begin_reload(asked, afresh=False)
+        elif verb == "fetch":
+            if self._feeder is not None and self._feeder.pid:
+                os.kill(self._feeder.pid, signal.SIGUSR1)
+            asked.tell({"zones": [zone.name for zone in self._fed]})
+        elif verb == "feeds":
+            self._write_status()
+            asked.tell({"ok": True})
         else:
-            self._tell(sock, {"problems": [f"this server knows no verb {verb!r}"]})
-
-    def _tell(self, sock: socket.socket, words: dict[str, object]) -> None:
-        with contextlib.suppress(OSError):
-            sock.settimeout(2.0)
-            sock.sendall(json.dumps(words).encode() + b"\n")
-        sock.close()
+            asked.tell({"problems": [f"this server knows no verb {verb!r}"]})
 
     def status(self) -> dict[str, object]:
         """What runs, for `interdict status`."""
-        processes = [(c.name, c.pid, c.generation if isinstance(c, _Worker) else None) for c in self._children()]
+        processes = [(c.name, c.pid, c.generation if isinstance(c, Worker) else None) for c in self._children()]
         return running_status(
             self._config,
             self._source,
@@ -562,20 +543,24 @@ class Supervisor:
             last_reload=self._last_reload,
         )
 
-    def _policy_status(self) -> dict[str, object]:
-        return policy_status(self._generation, self._config, len(self._workers), dict(self._restarts))
+    def _policy_status(self) -> dict[str, Any]:
+        feeds, workers = self._paths.feeds, len(self._workers)
+        return policy_status(self._generation, self._config, feeds, workers, dict(self._restarts))
 
     def _write_status(self) -> None:
-        """Rewrite what the recorder reads."""
-        write_status(self._paths, {**self._policy_status(), "last_reload": self._last_reload})
+        """Rewrite what the recorder reads, and what is warned of."""
+        status = self._policy_status()
+        self._endings.take_in(status["exemptions"])
+        write_status(self._paths, {**status, "last_reload": self._last_reload})
 
     # ---- stop ------------------------------------------------------------------------------------------------------
 
     def _close(self) -> None:
         """Workers first, then the recorder, which stores what they spooled; kill what does not end in time."""
         self._stop = True
+        workers = [*self._workers, *([self._feeder] if self._feeder is not None else [])]
         recorders = [self._recorder] if self._recorder is not None else []
-        for group, patience in ((self._workers, STOP_SECONDS), (recorders, RECORDER_STOP_SECONDS)):
+        for group, patience in ((workers, STOP_SECONDS), (recorders, RECORDER_STOP_SECONDS)):
             for child in group:
                 child.again_at = 0.0
                 if child.pid:
@@ -592,7 +577,6 @@ class Supervisor:
                     _log.error("%s did not end in time and is killed", child.name)
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(child.pid, signal.SIGKILL)
-        (self._paths.run / control.SOCKET_NAME).unlink(missing_ok=True)
         if self._control is not None:
-            self._control.close()
+            self._control.close(ours=True)
         self._release()

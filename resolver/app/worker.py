@@ -17,12 +17,14 @@ import sys
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
 
 import uvloop
 
 from resolver import __version__
+from resolver.app.control import NOTIFY_SOCKET_NAME, pass_on_notify
 from resolver.app.machine import StatePaths, UpstreamAddress, node_name, nsid, upstream_addresses
 from resolver.config import Config
 from resolver.engine.cache import Cache, CacheTerms, Entry
@@ -47,10 +49,14 @@ from resolver.wire.message import ExtendedError, WireError, read_query
 DRAIN_SECONDS = 5.0  # for what is in flight when the worker is told to stop
 GAUGE_SECONDS = 1.0
 ERROR_REPORT_SECONDS = 1.0
+MAX_NOTIFIES = 8  # messages of this kind that wait for the feeder at one time; what comes beyond is answered NOTIMP
+NOTIFY_SECONDS = 3.0
 MAX_WAITING = 8192  # queries of this worker that wait for an upstream at one time
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
+_QR_AND_OPCODE = 0xF8  # of the third octet
+_NOTIFY = 4 << 3  # the opcode of NOTIFY, in a query (RFC 1996 §4.5)
 _log = logging.getLogger("interdict.worker")
 
 
@@ -64,6 +70,7 @@ class WorkerSettings:
         tcp: Listening sockets.
         channel: To the supervisor.
         generation: The file to put in force.
+        run: The folder of the feeder's socket.
         cells: The file of shared counters.
         spool: The folder hits go to.
         spool_limit: Octets of this worker's share.
@@ -83,6 +90,7 @@ class WorkerSettings:
     tcp: tuple[socket.socket, ...]
     channel: socket.socket
     generation: Path
+    run: Path
     cells: Path
     spool: Path
     spool_limit: int
@@ -116,6 +124,7 @@ class WorkerSettings:
             tcp=tcp,
             channel=channel,
             generation=generation,
+            run=paths.run,
             cells=paths.run / f"cells-{number}",
             spool=paths.spool,
             spool_limit=max(1 << 20, config.hits.spool_limit // workers),
@@ -165,7 +174,7 @@ def open_generation(path: Path) -> Generation:
         GenerationError: It is not a generation.
     """
     with path.open("rb") as file:
-        octets = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        octets = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     return Generation(memoryview(octets))
 
 
@@ -203,6 +212,7 @@ class Worker:
         self._told = (0, 0)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waiting = 0
+        self._notifies = 0
         self._parent = os.getppid()
         self._up: dict[str, bool] = {}
         self._stopping = asyncio.Event()
@@ -217,7 +227,12 @@ class Worker:
         self._forwarder = Forwarder(upstreams, self._cache, settings.forwarder, self._clock, self, self._spawn_fetch)
         self._pipeline = Pipeline(
             policy=self._policy,
-            special=SpecialNames(settings.forward, settings.node, f"Interdict {__version__}"),
+            special=SpecialNames(
+                settings.forward,
+                settings.node,
+                f"Interdict {__version__}",
+                lambda: f"generation {self._policy.generation.label}",
+            ),
             cache=self._cache,
             forwarder=self._forwarder,
             cells=self._cells,
@@ -281,6 +296,10 @@ class Worker:
 
     def answer(self, packet: bytes, address: bytes, peer: bytes, transport: str, later: Later) -> bytes | None:
         """Walk the path; no error of ours leaves here as an exception."""
+        if len(packet) > 2 and packet[2] & _QR_AND_OPCODE == _NOTIFY and self._has_feeder():
+            self._notifies += 1
+            self._spawn(self._pass_on(packet, address, later))
+            return None
         try:
             outcome = self._pipeline.begin(packet, Client(address, peer, transport))
             if isinstance(outcome, Wanted) and self._waiting >= MAX_WAITING:
@@ -296,6 +315,21 @@ class Worker:
             self._waiting += 1
             self._spawn(self._finish(outcome, later))
         return None
+
+    def _has_feeder(self) -> bool:
+        """Whether a NOTIFY (RFC 1996 §3) is somebody's business here, and not too many wait for an answer."""
+        return self._notifies < MAX_NOTIFIES and (self._settings.run / NOTIFY_SOCKET_NAME).exists()
+
+    async def _pass_on(self, packet: bytes, address: bytes, later: Later) -> None:
+        """Have a NOTIFY answered by the feeder; while that is started again there is silence, and it is repeated."""
+        reply: bytes | None = None
+        try:
+            reply = await pass_on_notify(self._settings.run, packet, str(ip_address(address)), NOTIFY_SECONDS)
+        except OSError:
+            return
+        finally:
+            self._notifies -= 1
+            later(reply)
 
     async def _finish(self, wanted: Wanted, later: Later) -> None:
         reply: bytes | None = None

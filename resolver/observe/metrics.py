@@ -43,7 +43,7 @@ class Status:
 
     Attributes:
         digest: The generation's; empty while there is none.
-        orders_in_force: Whether each order is, by its id.
+        orders_in_force: Whether each order is, by its id, a group that it binds, and the mode.
         list_ages: Seconds since each app or order document changed, by its name.
         stored: Hits stored, by sink.
         reload_ok: Whether the last reload put what it read in force; None before the first.
@@ -54,7 +54,7 @@ class Status:
     generation: int = 0
     digest: str = ""
     loaded_at: float = 0.0
-    orders_in_force: Mapping[str, bool] = field(default_factory=dict)
+    orders_in_force: Mapping[tuple[str, str, str], bool] = field(default_factory=dict)
     list_ages: Mapping[str, float] = field(default_factory=dict)
     stored: Mapping[str, int] = field(default_factory=dict)
     store_errors: int = 0
@@ -62,11 +62,24 @@ class Status:
     spool_damage: Mapping[str, int] = field(default_factory=dict)
     workers: int = 0
     restarts: Mapping[str, int] = field(default_factory=dict)
+    zones: Mapping[str, "ZoneGauges"] = field(default_factory=dict)
+    exemptions: Mapping[str, tuple[bool, float]] = field(default_factory=dict)  # in force, until (Unix seconds)
     reload_ok: bool | None = None
     reload_at: float = 0.0
     version: str = ""
     hot: str = ""
     python: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneGauges:
+    """What is told of a policy zone that somebody else keeps; times are Unix seconds, None where nothing is known."""
+
+    entries: int = 0
+    refused: int = 0
+    failures: int = 0
+    fetched_at: float | None = None
+    checked_at: float | None = None
 
 
 # Upper bounds of the upstream latency histogram, seconds; every upstream has all of them, so that they can be added up.
@@ -88,8 +101,8 @@ METRICS: Final = (
     Metric(
         "interdict_verdicts_total",
         Kind.COUNTER,
-        "Queries that met a rule, by the order and app of the rule, its action, and the mode of the order.",
-        ("order", "app", "action", "mode"),
+        "Queries that met a rule, by the order (or zone) and app of the rule, the client's group, action and mode.",
+        ("order", "app", "group", "action", "mode"),
     ),
     Metric(
         "interdict_dropped_total",
@@ -155,8 +168,45 @@ METRICS: Final = (
     Metric(
         "interdict_order_in_force",
         Kind.GAUGE,
-        "Whether the order is in force now (1) or announced, suspended, revoked or expired (0).",
-        ("order",),
+        "Whether the order is in force for the group now (1) or announced, suspended, revoked or expired (0).",
+        ("order", "group", "mode"),
+    ),
+    Metric("interdict_zone_entries", Kind.GAUGE, "Triggers of a list or policy zone in the loaded policy.", ("zone",)),
+    Metric(
+        "interdict_zone_refused_entries",
+        Kind.GAUGE,
+        "Lines or records of a list or policy zone that could not be taken.",
+        ("zone",),
+    ),
+    Metric(
+        "interdict_zone_fetched_timestamp_seconds",
+        Kind.GAUGE,
+        "When the copy of a list or policy zone last changed, in seconds since the Unix epoch.",
+        ("zone",),
+    ),
+    Metric(
+        "interdict_zone_checked_timestamp_seconds",
+        Kind.GAUGE,
+        "When the source of a list or policy zone was last asked with success, in seconds since the Unix epoch.",
+        ("zone",),
+    ),
+    Metric(
+        "interdict_zone_failures",
+        Kind.GAUGE,
+        "Attempts to fetch a list or policy zone that failed since the last that went well.",
+        ("zone",),
+    ),
+    Metric(
+        "interdict_exemption_in_force",
+        Kind.GAUGE,
+        "Whether the exemption spares its devices now (1) or not yet, or no longer (0).",
+        ("exemption",),
+    ),
+    Metric(
+        "interdict_exemption_expires_timestamp_seconds",
+        Kind.GAUGE,
+        "When the exemption ends, in seconds since the Unix epoch.",
+        ("exemption",),
     ),
     Metric("interdict_hits_spooled_total", Kind.COUNTER, "Hits that workers handed to the spool."),
     Metric(
@@ -179,7 +229,7 @@ METRICS: Final = (
     Metric(
         "interdict_process_restarts_total",
         Kind.COUNTER,
-        "Processes started again because they had died: worker or recorder.",
+        "Processes started again because they had died: worker, recorder or feeder.",
         ("process",),
     ),
     Metric(
@@ -289,7 +339,7 @@ def _values(cells: CellCounts, status: Status) -> dict[str, _Samples]:
         _add(queries, (transport, group, qtype, rcode), count)
         _add(answers, (source,), count)
         if order:
-            _add(verdicts, (order, app, action, mode), count)
+            _add(verdicts, (order, app, group, action, mode), count)
     generation = cells.get(("=generation",), status.generation)
     loaded_at = cells.get(("=generation_loaded_at",), 0) or status.loaded_at
     return {
@@ -309,9 +359,22 @@ def _values(cells: CellCounts, status: Status) -> dict[str, _Samples]:
         "interdict_generation_info": {(status.digest,): 1} if status.digest else {},
         "interdict_generation_loaded_timestamp_seconds": {(): loaded_at} if loaded_at else {},
         "interdict_list_age_seconds": {(name,): age for name, age in status.list_ages.items()},
-        "interdict_order_in_force": {(order,): int(is_so) for order, is_so in status.orders_in_force.items()},
+        "interdict_order_in_force": {key: int(is_so) for key, is_so in status.orders_in_force.items()},
         "interdict_hits_spooled_total": {(): cells.get(("hits_spooled",), 0)},
         "interdict_hits_lost_total": {(): cells.get(("hits_lost",), 0)},
+        "interdict_zone_entries": {(zone,): told.entries for zone, told in status.zones.items()},
+        "interdict_zone_refused_entries": {(zone,): told.refused for zone, told in status.zones.items()},
+        "interdict_zone_fetched_timestamp_seconds": {
+            (zone,): told.fetched_at for zone, told in status.zones.items() if told.fetched_at is not None
+        },
+        "interdict_zone_checked_timestamp_seconds": {
+            (zone,): told.checked_at for zone, told in status.zones.items() if told.checked_at is not None
+        },
+        "interdict_zone_failures": {(zone,): told.failures for zone, told in status.zones.items()},
+        "interdict_exemption_in_force": {(id_,): int(is_so) for id_, (is_so, _) in status.exemptions.items()},
+        "interdict_exemption_expires_timestamp_seconds": {
+            (id_,): until for id_, (_, until) in status.exemptions.items()
+        },
         "interdict_hits_stored_total": {(sink,): count for sink, count in status.stored.items()},
         "interdict_store_errors_total": {(): status.store_errors},
         "interdict_spool_octets": {(): status.spool_octets},

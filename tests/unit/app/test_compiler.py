@@ -6,15 +6,10 @@ from pathlib import Path
 import pytest
 
 from resolver import config as configuration
-from resolver.app.compiler import (
-    KEPT_GENERATIONS,
-    compile_aside,
-    compile_policy,
-    document_folders,
-    generation_files,
-    list_times,
-    write_policy,
-)
+from resolver.app.compiler import compile_aside, compile_policy, write_policy
+from resolver.app.history import listing, of_serial, plain_files
+from resolver.app.machine import document_folders
+from resolver.app.status import list_times
 from resolver.config import Config
 from resolver.feeds.files import shipped
 from resolver.policy.generation import Generation, View
@@ -88,20 +83,29 @@ def test_a_change_gets_the_next_number(folder: Path) -> None:
 
     second = write(folder)
 
-    assert [path.name for path in generation_files(folder / "generations")] == [first.name, "00000002.generation"]
+    assert [path.name for path in plain_files(folder / "generations")] == [first.name, "00000002.generation"]
     assert is_banned(second, "more.example")
     assert not is_banned(first, "more.example")
-    assert sorted(path.suffix for path in (folder / "generations").iterdir()) == [".generation"] * 2
+    assert {path.suffix for path in (folder / "generations").iterdir()} == {".generation", ".gz"}
 
 
-def test_old_generations_are_let_go(folder: Path) -> None:
-    """The newest ones stay."""
-    for n in range(KEPT_GENERATIONS + 5):
+@pytest.mark.parametrize(("generations", "kept"), [(1, [2, 3]), (1000, [1, 2, 3])])
+def test_what_a_generation_was_made_of_is_kept_with_it(folder: Path, generations: int, kept: list[int]) -> None:
+    """The documents, and who had it made; as many as the configuration says."""
+    path = folder / "interdict.yaml"
+    policy = json.loads(path.read_text())["policy"] | {"history": {"generations": generations}}
+    config = configuration.read(json.dumps({"policy": policy}), "c.yaml")
+    for n, made_by in enumerate(["start", "alice", "bob"]):
         write_order(folder, "order-1", f"n{n}.example")
-        write(folder)
+        write_policy(config, "c.yaml", folder / "generations", AT + n, made_by=made_by)
 
-    kept = [int(path.stem) for path in generation_files(folder / "generations")]
-    assert kept == list(range(6, KEPT_GENERATIONS + 6))
+    rows = listing(folder / "generations")
+    past = of_serial(folder / "generations", 3)
+
+    assert [row.serial for row in rows] == kept
+    assert (rows[-1].made_by, rows[-1].compiled_at) == ("bob", AT + 2)
+    assert past is not None
+    assert [domain.name for domain in past.documents.apps["app-order-1"].domains] == ["n2.example"]
 
 
 DAMAGES = {
@@ -200,3 +204,43 @@ def test_the_age_of_documents_in_use_is_known(folder: Path) -> None:
     times = list_times(terms, [folder / "policy", folder / "nowhere", folder / "interdict.yaml"])
 
     assert times == {"orders/order-1": (folder / "policy" / "orders" / "order-1.yaml").stat().st_mtime}
+
+
+def test_what_the_configuration_names_and_nobody_describes_is_told_at_its_place(folder: Path) -> None:
+    """Lists of ways round, as orders."""
+    file = folder / "interdict.yaml"
+    written = json.loads(file.read_text())
+    written["policy"]["ways_round"] = {"doh": False}
+    file.write_text(json.dumps(written, indent=1))
+    with pytest.raises(PolicyError) as told:
+        write(folder)
+
+    (problem,) = told.value.problems
+    assert problem.message.startswith('no list of ways round has the id "doh"')
+    assert '"doh"' in file.read_text().splitlines()[problem.line - 1]
+    assert problem.source == str(file)
+
+
+@pytest.mark.parametrize(
+    ("document", "line", "message"),
+    [
+        ({"groups": ["nobody"], "orders": ["order-1"]}, "groups", 'no group is called "nobody"'),
+        ({"groups": ["everyone"], "orders": ["order-1"]}, "groups", "a blanket exemption"),
+        ({"devices": ["192.0.2.1"], "apps": ["app-order-9"]}, "apps", "no app has the id"),
+    ],
+)
+def test_an_exemption_that_makes_no_sense_beside_the_configuration_is_told(
+    folder: Path, document: dict[str, object], line: str, message: str
+) -> None:
+    """At its place in its own file."""
+    whole = {
+        "id": "lab", "reason": "law-enforcement", "grantor": "CIO", "granted": "2026-01-01T00:00:00Z",
+        "expires": "2026-02-01T00:00:00Z", **document,
+    }  # fmt: skip
+    (folder / "policy" / "exemptions").mkdir()
+    (folder / "policy" / "exemptions" / "lab.yaml").write_text(json.dumps(whole, indent=1))
+    with pytest.raises(PolicyError) as told:
+        write(folder)
+
+    assert [message in problem.message for problem in told.value.problems] == [True]
+    assert told.value.problems[0].source.endswith("exemptions/lab.yaml")

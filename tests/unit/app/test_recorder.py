@@ -189,10 +189,10 @@ def test_cells_of_all_workers_are_merged(settings: RecorderSettings) -> None:
 def test_the_supervisors_file_is_exposed(settings: RecorderSettings) -> None:
     """Orders are in force from their time to their end; documents have an age."""
     orders = [
-        {"id": "past", "mode": "enforce", "spans": [[AT, None]]},
-        {"id": "future", "mode": "enforce", "spans": [[9e9, None]]},
-        {"id": "over", "mode": "observe", "spans": [[AT, AT + 1]]},
-        {"id": "revoked", "mode": "enforce", "spans": []},
+        {"id": "past", "mode": "enforce", "groups": ["a", "b"], "spans": [[AT, None]]},
+        {"id": "past", "mode": "enforce", "groups": ["b", "c"], "spans": [[9e9, None]]},
+        {"id": "over", "mode": "observe", "groups": ["a"], "spans": [[AT, AT + 1]]},
+        {"id": "revoked", "mode": "enforce", "groups": ["a"], "spans": []},
     ]
     told = {
         "generation": 7, "digest": "abc", "loaded_at": AT, "orders": orders, "lists": {"chat": AT}, "workers": 2,
@@ -200,7 +200,10 @@ def test_the_supervisors_file_is_exposed(settings: RecorderSettings) -> None:
     }  # fmt: skip
     settings.status.write_text(json.dumps(told))
     status = Recorder(settings).status()
-    assert status.orders_in_force == {"past": True, "future": False, "over": False, "revoked": False}
+    assert status.orders_in_force == {
+        ("past", "a", "enforce"): True, ("past", "b", "enforce"): True, ("past", "c", "enforce"): False,
+        ("over", "a", "observe"): False, ("revoked", "a", "enforce"): False,
+    }  # fmt: skip
     assert status.list_ages["chat"] > 0
     assert (status.generation, status.digest, status.loaded_at, status.workers, status.restarts) == (
         7, "abc", AT, 2, {"worker": 1},
@@ -328,7 +331,7 @@ def test_silent_connections_lock_no_scraper_out(scraped: Scraped) -> None:
 def test_sigkill_of_workers_and_recorder_loses_and_doubles_nothing(scraped: Scraped, tmp_path: Path) -> None:
     """Over rounds of killing both under load, rows and lines hold every spooled hit exactly once."""
     acknowledged: dict[tuple[int, int], int] = {}
-    for first, batches in ((0, 50), (100_000, 300), (200_000, 600)):
+    for first, batches in ((0, 50), (10_000_000, 300), (20_000_000, 600)):
         writers = [scraped.start_writer(worker, first) for worker in (0, 1)]
         before = len(stored_rows(tmp_path)) if first else 0
         recorder = scraped.start()
@@ -350,7 +353,7 @@ def test_sigkill_of_workers_and_recorder_loses_and_doubles_nothing(scraped: Scra
     assert rows == lines
     assert set(rows.values()) == {1}
     for (worker, first), end in acknowledged.items():
-        numbers = sorted(n for w, n in rows if w == worker and first <= n < first + 100_000)
+        numbers = sorted(n for w, n in rows if w == worker and first <= n < first + 10_000_000)
         assert numbers == list(range(first, first + len(numbers)))
         assert first + len(numbers) >= end
     assert list((tmp_path / "spool").iterdir()) == []

@@ -1,16 +1,20 @@
 """What runs, told to people and to the recorder."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from resolver import config as configuration
 from resolver.app.machine import StatePaths
-from resolver.app.status import banner, policy_status, running_status, write_status
+from resolver.app.status import Endings, banner, policy_status, running_status, write_status
 from resolver.config import Config
+from resolver.feeds.copies import State, write_state
 from resolver.observe.cells import Cells
+from resolver.policy.documents import Mode
 from resolver.policy.generation import write_generation
+from resolver.policy.terms import ZoneEntry, ZoneKind
 from tests.support.build import Ban, terms_and_names
 
 RULES = ("suffix chat.example",)
@@ -31,7 +35,7 @@ def generation_file(folder: Path, *bans: Ban) -> Path:
 
 
 def told(tmp_path: Path, config: Config, *bans: Ban) -> dict[str, object]:
-    policy_told = policy_status(generation_file(tmp_path, *bans), config, workers=2, restarts={"worker": 1})
+    policy_told = policy_status(generation_file(tmp_path, *bans), config, tmp_path, workers=2, restarts={"worker": 1})
     paths = StatePaths(tmp_path / "state")
     paths.make()
     for number in range(2):
@@ -96,7 +100,7 @@ def test_the_banner_proposes_a_name_that_is_withheld_here(tmp_path: Path, config
     groups = {"all": ("0.0.0.0/0", "::/0")}
     terms, names = terms_and_names([Ban("ban", RULES, groups=("all",))], groups)
     (tmp_path / "00000001.generation").write_bytes(write_generation(terms, names, serial=1, at=0.0)[0])
-    found = policy_status(tmp_path / "00000001.generation", config, workers=1, restarts={})
+    found = policy_status(tmp_path / "00000001.generation", config, tmp_path, workers=1, restarts={})
 
     assert found["withheld_here"] == "chat.example"
 
@@ -116,7 +120,7 @@ def test_the_recorder_gets_whole_files_only(tmp_path: Path, config: Config) -> N
     """The file is replaced, not rewritten, and is JSON without infinities."""
     paths = StatePaths(tmp_path / "state")
     paths.make()
-    status = policy_status(generation_file(tmp_path, Ban("ban", RULES)), config, workers=2, restarts={})
+    status = policy_status(generation_file(tmp_path, Ban("ban", RULES)), config, tmp_path, workers=2, restarts={})
     write_status(paths, status)
     before = paths.status.stat().st_ino
     write_status(paths, {**status, "restarts": {"worker": 1}})
@@ -125,3 +129,55 @@ def test_the_recorder_gets_whole_files_only(tmp_path: Path, config: Config) -> N
     assert (found["restarts"], found["generation"]) == ({"worker": 1}, 3)
     assert paths.status.stat().st_ino != before
     assert [path.name for path in paths.run.iterdir()] == ["status.json"]
+
+
+# ---- exemptions that end --------------------------------------------------------------------------------------------
+
+DAY = 86400.0
+
+
+def endings(until: float) -> Endings:
+    """One exemption that ends then."""
+    made = Endings()
+    made.take_in([{"id": "lab", "until": until}])
+    return made
+
+
+def test_an_end_is_told_thirty_seven_and_one_days_before_and_when_it_is_there() -> None:
+    """Each once, however often it is looked for."""
+    watched = endings(100 * DAY)
+    said = {day: watched.due(day * DAY) for day in (60.0, 69.9, 70.0, 71.0, 93.0, 98.0, 99.0, 99.5, 100.0, 101.0)}
+
+    assert {day for day, lines in said.items() if lines} == {70.0, 93.0, 99.0, 100.0}
+    assert said[70.0] == ["exemption lab ends 1970-04-11T00:00Z, in 30 d; renew it or let it end"]
+    assert said[100.0] == ["exemption lab has ended (1970-04-11T00:00Z); the orders bind its devices again"]
+
+
+def test_warnings_that_were_missed_are_not_made_up_for() -> None:
+    """A server that starts five days before tells that alone; one that starts later tells nothing."""
+    assert len(endings(100 * DAY).due(95 * DAY)) == 1
+    assert endings(100 * DAY).due(101 * DAY) == []
+
+
+def test_a_renewed_exemption_is_told_of_again() -> None:
+    """Its new end is another end."""
+    watched = endings(100 * DAY)
+    watched.due(99 * DAY)
+    watched.take_in([{"id": "lab", "until": 120 * DAY}])
+
+    assert [line[:24] for line in watched.due(99 * DAY)] == ["exemption lab ends 1970-"]
+
+
+def test_the_state_of_a_copy_is_told_with_its_zone(tmp_path: Path, config: Config) -> None:
+    """Entries from the policy, times and failures from the state beside the copy."""
+    terms, names = terms_and_names([])
+    zone = ZoneEntry("list:ads", ZoneKind.LIST, (), Mode.ENFORCE, (), source="https://l.example", entries=7, refused=1)
+    octets, _ = write_generation(replace(terms, zones=(zone,)), names, serial=1, at=0.0)
+    (tmp_path / "00000001.generation").write_bytes(octets)
+    write_state(tmp_path, "ads", State(url="https://l.example", fetched_at=5.0, checked_at=6.0, failures=3, error="no"))
+    status = policy_status(tmp_path / "00000001.generation", config, tmp_path, workers=1, restarts={})
+
+    (told,) = status["zones"]
+    assert (told["id"], told["entries"], told["refused"], told["fetched_at"], told["failures"], told["error"]) == (
+        "list:ads", 7, 1, 5.0, 3, "no",
+    )  # fmt: skip

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from resolver.observe.metrics import METRICS, Exposition, Kind, Status, merge
+from resolver.observe.metrics import METRICS, Exposition, Kind, Status, ZoneGauges, merge
 
 CELLS = {
     ("query", "udp", "mobile", "A", "NXDOMAIN", "policy", "order-1", "chat", "NXDOMAIN", "enforce"): 3,
@@ -36,10 +36,13 @@ CELLS = {
     ("replies_ignored", "192.0.2.53"): 24,
 }
 STATUS = Status(
-    generation=14, digest="abc", orders_in_force={"order-1": True, "order-2": False},
+    generation=14, digest="abc",
+    orders_in_force={("order-1", "all", "enforce"): True, ("order-2", "all", "observe"): False},
     list_ages={"apps/chat.yaml": 60.5}, stored={"sqlite": 15, "jsonl": 16}, store_errors=17, spool_octets=18,
     spool_damage={"torn": 19}, workers=2, restarts={"worker": 20}, reload_ok=False, reload_at=1_700_000_001.0,
     version="1.0", hot="plain", python="3.11.0",
+    zones={"list:ads": ZoneGauges(entries=21, refused=22, failures=23, fetched_at=24.0, checked_at=25.0)},
+    exemptions={"lab": (True, 1_900_000_000.0)},
 )  # fmt: skip
 
 
@@ -60,12 +63,19 @@ def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
 @pytest.mark.parametrize(
     ("name", "labels", "value"),
     [
+        ("interdict_zone_entries", {"zone": "list:ads"}, 21),
+        ("interdict_zone_refused_entries", {"zone": "list:ads"}, 22),
+        ("interdict_zone_failures", {"zone": "list:ads"}, 23),
+        ("interdict_zone_fetched_timestamp_seconds", {"zone": "list:ads"}, 24),
+        ("interdict_zone_checked_timestamp_seconds", {"zone": "list:ads"}, 25),
+        ("interdict_exemption_in_force", {"exemption": "lab"}, 1),
+        ("interdict_exemption_expires_timestamp_seconds", {"exemption": "lab"}, 1_900_000_000),
         ("interdict_queries_total", {"transport": "udp", "group": "mobile", "qtype": "A", "rcode": "NXDOMAIN"}, 7),
         ("interdict_answers_total", {"source": "policy"}, 3),
         ("interdict_answers_total", {"source": "cache"}, 5),
         (
             "interdict_verdicts_total",
-            {"order": "order-1", "app": "chat", "action": "NXDOMAIN", "mode": "enforce"},
+            {"order": "order-1", "app": "chat", "group": "mobile", "action": "NXDOMAIN", "mode": "enforce"},
             7,
         ),
         ("interdict_dropped_total", {"transport": "udp", "reason": "rate"}, 1),
@@ -91,8 +101,8 @@ def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         ("interdict_generation_info", {"digest": "abc"}, 1),
         ("interdict_generation_loaded_timestamp_seconds", {}, 1_700_000_000),
         ("interdict_list_age_seconds", {"list": "apps/chat.yaml"}, 60.5),
-        ("interdict_order_in_force", {"order": "order-1"}, 1),
-        ("interdict_order_in_force", {"order": "order-2"}, 0),
+        ("interdict_order_in_force", {"order": "order-1", "group": "all", "mode": "enforce"}, 1),
+        ("interdict_order_in_force", {"order": "order-2", "group": "all", "mode": "observe"}, 0),
         ("interdict_hits_spooled_total", {}, 8),
         ("interdict_hits_lost_total", {}, 9),
         ("interdict_hits_stored_total", {"sink": "jsonl"}, 16),
