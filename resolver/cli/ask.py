@@ -14,13 +14,14 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
+from resolver.cli.options import Failure
 from resolver.config import Endpoint
 from resolver.wire.codes import Ede
 
 # What each code means for the person who asked.
 _EDE_SENTENCES = {
     Ede.STALE_ANSWER: "the upstreams do not answer; this is what they said before",
-    Ede.FORGED_ANSWER: "an order replaced the true answer by this one",
+    Ede.FORGED_ANSWER: "policy replaced the true answer by this one",
     Ede.CACHED_ERROR: "the upstreams failed a moment ago, and are not asked again yet",
     Ede.BLOCKED: "the operator of the resolver withholds this name, on the operator's own policy",
     Ede.CENSORED: "an outside authority requires that this name is withheld",
@@ -34,12 +35,8 @@ _EDE_SENTENCES = {
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-class NoReply(Exception):
+class NoReply(Failure):
     """No reply that can be used; the message says why and what to do."""
-
-
-class UnknownType(ValueError):
-    """The text names no RR type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,28 +54,28 @@ def reachable(endpoint: Endpoint) -> Endpoint:
     return Endpoint(_WILDCARDS.get(endpoint.host, endpoint.host), endpoint.port)
 
 
-def ask(server: Endpoint, qname: bytes, qtype: str, *, tcp: bool, dnssec: bool, wait: float) -> Reply:
+def ask(server: Endpoint, qname: bytes, qtype: int, *, tcp: bool, dnssec: bool, wait: float) -> Reply:
     """Ask one question of class IN; a truncated UDP reply is asked for again over TCP.
 
     Args:
         server: Whom.
         qname: Wire form.
-        qtype: A mnemonic or TYPE123.
+        qtype: The number of the type.
         tcp: Over TCP from the start.
         dnssec: With the DO bit set (RFC 3225 §3).
         wait: Seconds, in all.
 
     Raises:
-        UnknownType: There is no such type.
         NoReply: Nobody answered, or not with DNS.
     """
-    try:
-        rdtype = dns.rdatatype.from_text(qtype)
-    except (dns.rdatatype.UnknownRdatatype, ValueError):
-        raise UnknownType(f"{qtype!r} is no RR type; write a mnemonic such as AAAA, or TYPE65 (RFC 3597 §5)") from None
     name = dns.name.from_wire(qname, 0)[0]
     question = dns.message.make_query(
-        name, rdtype, use_edns=0, payload=1232, want_dnssec=dnssec, options=[dns.edns.NSIDOption(b"")]
+        name,
+        dns.rdatatype.RdataType.make(qtype),
+        use_edns=0,
+        payload=1232,
+        want_dnssec=dnssec,
+        options=[dns.edns.NSIDOption(b"")],
     )
     begun = time.monotonic()
     try:

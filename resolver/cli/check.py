@@ -1,19 +1,30 @@
-"""What `interdict check` tells of a sound configuration: what would be in force, and what is surely not meant."""
+"""What `interdict check` tells of a sound configuration: what would be in force, and what is surely not meant.
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+What can be told of the policy alone is found by `policy.lint`; here is added what depends on the machine.
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from ipaddress import ip_network
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from resolver.app import machine
-from resolver.app.compiler import Compiled
+from resolver.app.compiler import Compiled, compile_policy, policy_settings
 from resolver.app.machine import SettingsError
 from resolver.config import Config
+from resolver.policy.additions import Documents
 from resolver.policy.compile import takes
-from resolver.policy.documents import Action, Documents, Mode, Order
+from resolver.policy.documents import Action, Mode, Order
 from resolver.policy.explain import Standing, standing_of
-
-_IDLE_NAMED = 3  # of the orders that are only described, so many are named
+from resolver.policy.findings import Code, Finding, Kind, Severity, Where, in_order
+from resolver.policy.generation import Generation
+from resolver.policy.lint import lint
+from resolver.policy.lint_zones import Supply
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +62,57 @@ class Report:
     orders: tuple[OrderLine, ...]
     groups: tuple[GroupLine, ...]
     apps: dict[str, int]
-    warnings: tuple[str, ...]
-    notes: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+    def texts(self, severity: Severity) -> tuple[str, ...]:
+        """The findings of one severity, a line each."""
+        return tuple(str(finding) for finding in self.findings if finding.severity is severity)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is most likely a mistake."""
+        return self.texts(Severity.WARNING)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What may well be meant."""
+        return self.texts(Severity.NOTE)
+
+    def to_json(self) -> dict[str, object]:
+        """The report for programs."""
+        return asdict(self)
+
+
+def load(config: Config, source: str, at: float) -> Compiled:
+    """Compile a configuration; on a terminal a bar shows how far the reading of long lists has come.
+
+    Args:
+        config: The configuration.
+        source: The name of its file.
+        at: Unix seconds.
+
+    Raises:
+        PolicyError: As `compile_policy`.
+    """
+    with _bar() as progress:
+        return compile_policy(config, source, serial=1, at=at, progress=progress)
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[Callable[[str, int, int], None] | None]:
+    if not sys.stderr.isatty():
+        yield None
+        return
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+
+        def show(zone: str, done: int, whole: int) -> None:
+            if zone not in tasks:
+                tasks[zone] = bar.add_task(zone, total=whole)
+            bar.update(tasks[zone], completed=done, total=whole)
+
+        yield show
 
 
 def look_over(config: Config, source: str, compiled: Compiled, at: float) -> Report:
@@ -65,11 +125,12 @@ def look_over(config: Config, source: str, compiled: Compiled, at: float) -> Rep
         at: Unix seconds.
     """
     documents = compiled.documents
-    configured = list(dict.fromkeys(line.order for line in config.policy.orders))
     taken: dict[str, set[str]] = {}
-    for order_id in configured:
+    for order_id in dict.fromkeys(line.order for line in config.policy.orders):
         for app, found in _names_of(documents.orders[order_id], documents).items():
             taken.setdefault(app, set()).update(found)
+    generation = Generation(memoryview(bytearray(compiled.octets)))
+    findings = lint(documents, policy_settings(config), generation, tuple(_supplies(config, compiled)), at)
     return Report(
         config=source,
         digest=compiled.digest,
@@ -77,9 +138,15 @@ def look_over(config: Config, source: str, compiled: Compiled, at: float) -> Rep
         orders=tuple(_order_lines(config, documents, at)),
         groups=tuple(GroupLine(group.name, tuple(map(str, group.networks))) for group in config.groups),
         apps={app: len(found) for app, found in sorted(taken.items())},
-        warnings=(*_policy_warnings(config, documents, configured, at), *_machine_warnings(config)),
-        notes=tuple(_notes(config, documents, configured)),
+        findings=in_order([*findings, *_machine_findings(config)]),
     )
+
+
+def show_findings(report: Report, *severities: Severity) -> None:
+    """Print findings on standard error, the worst first."""
+    for severity in severities:
+        for line in report.texts(severity):
+            click.echo(f"{severity}: {line}", err=True)
 
 
 def _names_of(order: Order, documents: Documents) -> dict[str, set[str]]:
@@ -97,59 +164,25 @@ def _order_lines(config: Config, documents: Documents, at: float) -> Iterator[Or
         )  # fmt: skip
 
 
-def _policy_warnings(config: Config, documents: Documents, configured: list[str], at: float) -> Iterator[str]:
-    for order_id in configured:
-        order = documents.orders[order_id]
-        for app, found in _names_of(order, documents).items():
-            if not found:
-                yield (
-                    f"order {order_id} takes no name of app {app}: min_confidence or include_optional leave all out; "
-                    "change them, or take the app out of the order"
-                )
-        standing, since, _ = standing_of(order, at)
-        if standing in (Standing.REVOKED, Standing.SUPERSEDED, Standing.EXPIRED):
-            yield (
-                f"order {order_id} is {standing.value} since {since.isoformat()} and does nothing; "
-                "take it out of policy.orders"
-            )
-    for group in config.groups:
-        for network in group.networks:
-            # Compared as text and read again: the types of the two families do not meet.
-            wide = [ip_network(str(allowed)) for allowed in config.allowed_networks]
-            if not any(allowed.version == network.version and allowed.overlaps(network) for allowed in wide):
-                yield (
-                    f"group {group.name}: nobody in {network} may ask, since it lies outside allowed_networks; "
-                    "add it there, or take it out here"
-                )
-    if any(line.action is Action.SINKHOLE for line in config.policy.orders):
-        for family, rtype in (("ipv4", "A"), ("ipv6", "AAAA")):
-            if not getattr(config.policy.sinkhole, family):
-                yield (
-                    f"policy.sinkhole.{family} is empty: {rtype} questions are answered without an address (NODATA); "
-                    "write one, if the notice page has one"
-                )
+def _supplies(config: Config, compiled: Compiled) -> Iterator[Supply]:
+    refresh = {zone.name: zone.refresh if zone.url is not None else None for zone in config.policy.zones}
+    for state in compiled.zones:
+        yield Supply(
+            state.id, state.entries, state.refused, state.source, refresh.get(state.id.partition(":")[2]),
+            state.fetched_at, state.checked_at, state.failures, state.error,
+        )  # fmt: skip
 
 
-def _machine_warnings(config: Config) -> Iterator[str]:
+def _machine_findings(config: Config) -> Iterator[Finding]:
     if not machine.upstream_addresses(config):
-        where = (
-            f"{machine.RESOLV_CONF} names none but this server itself"
-            if config.upstreams == "system"
-            else "`upstreams` names none but this server itself"
+        names = f"{machine.RESOLV_CONF} names" if config.upstreams == "system" else "it names"
+        message = (
+            f"no upstream: {names} none but this server itself, so allowed names get SERVFAIL; write "
+            "upstreams: [{address: 192.0.2.53}]"
         )
-        yield f"no upstream: {where}, so allowed names get SERVFAIL; write upstreams: [{{address: 192.0.2.53}}]"
+        yield Finding(Severity.WARNING, Where(Kind.CONFIGURATION, key="upstreams"), Code.MACHINE, message)
     if config.user is not None:
         try:
             machine.account(config.user)
         except SettingsError as error:
-            yield str(error)
-
-
-def _notes(config: Config, documents: Documents, configured: list[str]) -> Iterator[str]:
-    idle = [order_id for order_id in documents.orders if order_id not in configured]
-    if idle:
-        more = f" and {len(idle) - _IDLE_NAMED} more" if len(idle) > _IDLE_NAMED else ""
-        yield f"described, but put into force by no line of policy.orders: {', '.join(idle[:_IDLE_NAMED])}{more}"
-    for group in config.groups:
-        if not any(group.name in line.groups for line in config.policy.orders):
-            yield f"no order is put into force for group {group.name}"
+            yield Finding(Severity.WARNING, Where(Kind.CONFIGURATION, key="user"), Code.MACHINE, str(error))

@@ -1,19 +1,27 @@
-"""What `explain`, `check` and `status` show people: tables by rich on a terminal, the same plain elsewhere."""
+"""What `explain` and `check` show people."""
 
-import sys
-from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 import click
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from resolver.cli import table
 from resolver.cli.check import Report
-from resolver.policy.documents import Mode
-from resolver.policy.explain import Explanation, IdleEntry, OrderStep, Outcome, Reply, RuleStep, Standing
-
-_PLAIN_WIDTH = 1000  # columns where nobody looks on: a program gets each row on one line
+from resolver.policy.documents import Action, Mode
+from resolver.policy.explain import (
+    AnswerStep,
+    ExemptionStep,
+    Explanation,
+    Holder,
+    IdleEntry,
+    OrderStep,
+    Outcome,
+    PolicyStep,
+    RuleStep,
+    Standing,
+)
+from resolver.policy.reply import Reply
+from resolver.policy.zone import Trigger
 
 
 def show_explanation(explanation: Explanation) -> None:
@@ -21,30 +29,50 @@ def show_explanation(explanation: Explanation) -> None:
     client = explanation.client
     steps: list[tuple[str, list[str]]] = [
         ("question", [f"{explanation.name} {explanation.qtype}, asked at {_instant(explanation.at)}"]),
+        ("policy", _policy_texts(explanation.policy)),
         ("client", [f"{client.address} " + _standing_of_client(explanation)]),
     ]
     if client.allowed:
+        found = explanation.answer.rule if explanation.answer is not None else None
+        decides = found or next(iter(explanation.rules), None)
         group = f"{client.group} (by {client.group_network})" if client.group else "none: no order binds this client"
         steps += [
             ("group", [group]),
+            ("exemptions", [_exemption_text(one) for one in client.exemptions]),
             ("orders", [_order_text(order) for order in explanation.orders] or ["none is configured"]),
-            ("rules", [_rule_text(rule, i == 0) for i, rule in enumerate(explanation.rules)] or ["none"]),
+            ("rules", [_rule_text(one, decides=one is decides) for one in explanation.rules] or ["none"]),
+            ("why", [explanation.why] if explanation.why and found is None else []),
             ("passed over", [_idle_text(entry) for entry in explanation.idle] or ["no other entry covers the name"]),
         ]
+        steps.append(("its answer", [] if found is None else [_rule_text(found, decides=True)]))
     steps.append(("answer", _answer_texts(explanation)))
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    for heading, lines in steps:
-        style = _ANSWER_STYLE[explanation.outcome] if heading == "answer" else ""
-        for i, line in enumerate(lines):
-            table.add_row(heading if i == 0 else "", Text(line, style=style if i == 0 else ""))
-    _print(table)
+    styles = {"answer": _ANSWER_STYLE[explanation.outcome]}
+    table.show(
+        table.facts(
+            (heading if i == 0 else "", Text(line, style=styles.get(heading, "") if i == 0 else ""))
+            for heading, lines in steps
+            for i, line in enumerate(lines)
+        )
+    )
 
 
 _ANSWER_STYLE = {
-    Outcome.WITHHELD: "red", Outcome.NOT_ALLOWED: "red", Outcome.FORWARDED: "green", Outcome.LOCAL: "green"
+    Outcome.WITHHELD: "red", Outcome.AWAITS_ANSWER: "red", Outcome.NOT_ALLOWED: "red", Outcome.FORWARDED: "green",
+    Outcome.LOCAL: "green",
 }  # fmt: skip
+
+
+def _policy_texts(policy: PolicyStep) -> list[str]:
+    """Which policy judged, where it is not simply the present one."""
+    texts = [policy.note] if policy.note else []
+    if policy.kept and policy.compiled_at is not None:
+        until = f"until {_instant(policy.replaced_at)}" if policy.replaced_at is not None else "until now"
+        made_by = f", made by {policy.made_by}" if policy.made_by else ""
+        said = (
+            f"generation {policy.serial} ({policy.digest[:12]}), in force from {_instant(policy.compiled_at)} {until}"
+        )
+        texts.insert(0, said + made_by)
+    return texts
 
 
 def _standing_of_client(explanation: Explanation) -> str:
@@ -54,18 +82,55 @@ def _standing_of_client(explanation: Explanation) -> str:
     return "is not allowed: no network of allowed_networks holds it"
 
 
+def _exemption_text(one: ExemptionStep) -> str:
+    apps, orders = ", ".join(one.apps), ", ".join(one.orders)
+    what = f"{apps}, whichever order forbids it" if not orders else f"{apps or 'all'} of {orders}"
+    why = f"{one.reason}: {one.explanation}" if one.explanation else one.reason
+    when = {
+        Standing.IN_FORCE: f"until {one.expires.isoformat()}",
+        Standing.NOT_YET: f"not yet: begins at {one.granted.isoformat()}",
+    }.get(one.standing, f"no more: ended at {one.expires.isoformat()}")
+    return f"{one.id} (by {one.named_by}): {what}, {when}; granted by {one.grantor} ({why})"
+
+
 def _order_text(order: OrderStep) -> str:
     state = _state(order.standing, order.since, order.until)
     return f"{order.order}: {state} ({order.mode}, {order.action}, for {', '.join(order.groups)})"
 
 
-def _rule_text(rule: RuleStep, decides: bool) -> str:
-    text = (
-        f"{rule.match} {rule.name}: app {rule.app} ({rule.purpose}, confidence {rule.confidence}), "
-        f"order {rule.order}, {rule.mode} {rule.action}{'  <- decides' if decides else ''}"
+def _rule_text(rule: RuleStep, *, decides: bool) -> str:
+    met = f"{rule.match or 'pattern'} {rule.name}"
+    if rule.trigger is not Trigger.QNAME:
+        met = " ".join(filter(None, (rule.trigger.value, rule.match, rule.name)))
+    mode = (
+        f"{rule.action}, but the client is exempt by {rule.exemption}"
+        if rule.exemption
+        else f"{rule.mode} {rule.action}"
     )
-    remarks = {"collateral": rule.collateral, "attribution": rule.attribution}
-    return "; ".join([text, *(f"{label}: {said}" for label, said in remarks.items() if said)])
+    text = f"{met}: {_holder_text(rule)}, {mode}"
+    remarks = {
+        "met at": rule.reached if rule.reached != rule.name else "",
+        "gives": ", ".join(rule.records),
+        "collateral": rule.collateral,
+        "attribution": rule.attribution,
+        "owner": rule.owner,
+        "reason": rule.reason,
+    }
+    if rule.holder is not Holder.ORDER:
+        remarks["source"] = rule.source
+    if rule.fetched is not None:
+        remarks["fetched"] = _instant(rule.fetched)
+    if rule.until is not None:
+        remarks["until"] = rule.until.isoformat()
+    said = [f"{label}: {remark.rstrip('.')}" for label, remark in remarks.items() if remark]
+    mark = "  <- decides" if decides and rule.mode is Mode.ENFORCE else ""
+    return "; ".join([text + mark, *said])
+
+
+def _holder_text(rule: RuleStep) -> str:
+    if rule.holder is Holder.ORDER:
+        return f"app {rule.app} ({rule.purpose}, confidence {rule.confidence}), order {rule.order}"
+    return f"own {rule.order}" if rule.holder is Holder.RULE else rule.order
 
 
 def _idle_text(entry: IdleEntry) -> str:
@@ -73,28 +138,70 @@ def _idle_text(entry: IdleEntry) -> str:
 
 
 def _answer_texts(explanation: Explanation) -> list[str]:
-    observed = explanation.recorded and explanation.rules[0].mode is Mode.OBSERVE
-    remark = ["recorded as a hit, since an order in observe mode covers the name"] if observed else []
-    reply = explanation.reply
+    reply, answer = explanation.reply, explanation.answer
+    recorded = [_hit_text(_deciding(explanation))] if explanation.recorded else []
     if explanation.outcome is Outcome.FORWARDED:
-        return [
-            "allowed: an upstream is asked, or the cache",
-            *remark,
-            "its answer is judged again: one that leads to a listed name (CNAME, DNAME, HTTPS, SVCB) is withheld",
-        ]
+        return ["allowed: an upstream is asked, or the cache", *recorded, *_judged_texts(answer)]
     assert reply is not None
     if explanation.outcome is Outcome.LOCAL:
-        return [f"{reply.rcode}, answered by this server itself: a special-use name or question", *remark]
-    verb = "withheld" if explanation.outcome is Outcome.WITHHELD else "refused"
-    return [f"{verb}: {_reply_text(reply)}", *(["recorded as a hit"] if explanation.recorded else [])]
+        return [f"{reply.rcode}, answered by this server itself: a special-use name or question", *recorded]
+    if explanation.outcome is Outcome.NOT_ALLOWED:
+        return [f"refused: {_reply_text(reply)}"]
+    verb = _VERBS.get(_deciding(explanation).action, "withheld")
+    if explanation.outcome is Outcome.AWAITS_ANSWER:
+        first = f"{verb} once its answer is known, unless what goes before decides on that: {_reply_text(reply)}"
+        return [first, *recorded, *_judged_texts(answer)]
+    texts = [f"{verb}: {_reply_text(reply)}", *recorded]
+    if reply.truncated:
+        texts.append("over TCP the client gets what an upstream says")
+    return texts
+
+
+_VERBS = {Action.TCP_ONLY: "sent over to TCP", Action.LOCAL_DATA: "answered in the upstream's place"}
+
+
+def _deciding(explanation: Explanation) -> RuleStep:
+    met = explanation.answer.rule if explanation.answer is not None else None
+    return met or explanation.rules[0]
+
+
+def _hit_text(rule: RuleStep) -> str:
+    if rule.exemption:
+        return "recorded as a hit, since the client is exempt from an order that covers the name"
+    return "recorded as a hit" + (", since what only logs covers the name" if rule.mode is Mode.OBSERVE else "")
+
+
+def _judged_texts(answer: AnswerStep | None) -> list[str]:
+    """What of an upstream's answer is judged too."""
+    if answer is None:
+        return ["whatever the answer leads to passes with it"]
+    if answer.given:
+        texts = [] if answer.rule is not None else ["no rule that acts is met by the answer given"]
+        return [*texts, *(["ECH keys are taken out of it"] if answer.strips_ech else [])]
+    texts = []
+    if answer.names:
+        texts.append(
+            "its answer is judged again: one that leads to a listed name (CNAME, DNAME, HTTPS, SVCB) is withheld"
+        )
+    if answer.addresses:
+        texts.append(f"its addresses are judged by {', '.join(answer.addresses)}")
+    if answer.nameservers:
+        texts.append(f"the name servers behind it are judged by {', '.join(answer.nameservers)}")
+    if answer.strips_ech:
+        texts.append("ECH keys are taken out of it")
+    return texts
 
 
 def _reply_text(reply: Reply) -> str:
     if not reply.rcode:
         return "no reply at all"
-    parts = [reply.rcode, *reply.addresses]
+    parts = [reply.rcode, *(["truncated"] if reply.truncated else []), *reply.records]
+    if reply.target:
+        parts.append(f"and what {reply.target} has")
     if reply.ttl is not None:
         parts.append(f"TTL {reply.ttl} s")
+    if reply.soa:
+        parts.append(f"SOA of {reply.soa}")
     if reply.ede is not None:
         # INFO-CODE n stands in §4.(n+1).
         parts.append(f'EDE {reply.ede} {reply.ede_meaning} (RFC 8914 §4.{reply.ede + 1}), "{reply.extra_text}"')
@@ -102,9 +209,9 @@ def _reply_text(reply: Reply) -> str:
 
 
 def show_check(report: Report) -> None:
-    """Print what would be in force; warnings go to standard error."""
-    _print(
-        _table(
+    """Print what would be in force, and the notes."""
+    table.show(
+        table.table(
             ("order", "state", "mode", "action", "groups", "names"),
             [
                 (
@@ -115,16 +222,14 @@ def show_check(report: Report) -> None:
             ],
         ),
         "",
-        _table(("app", "names"), [(app, str(count)) for app, count in report.apps.items()]),
+        table.table(("app", "names"), [(app, str(count)) for app, count in report.apps.items()]),
         "",
-        _table(("group", "networks"), [(line.group, ", ".join(line.networks)) for line in report.groups]),
+        table.table(("group", "networks"), [(line.group, ", ".join(line.networks)) for line in report.groups]),
         "",
     )  # fmt: skip
     for note in report.notes:
         click.echo(f"note: {note}")
     click.echo(f"sound: {report.config}, {report.names} names, digest {report.digest}")
-    for warning in report.warnings:
-        click.echo(f"warning: {warning}", err=True)
 
 
 def _state(standing: Standing, since: datetime, until: datetime | None) -> str:
@@ -136,109 +241,5 @@ def _state(standing: Standing, since: datetime, until: datetime | None) -> str:
     }.get(standing, f"not in force: {standing.value} since {moment}")
 
 
-def show_status(found: Mapping[str, object]) -> None:
-    """Print what a supervisor said about itself; what it did not say is left empty."""
-    orders = [
-        (
-            _text(order.get("id")), _status_state(order), _text(order.get("mode")), _text(order.get("action")),
-            _text(order.get("groups")), _text(order.get("title")),
-        )
-        for order in _mappings(found.get("orders"))
-    ]  # fmt: skip
-    processes = [
-        (_text(process.get("name")), _text(process.get("pid")), _text(process.get("generation")))
-        for process in _mappings(found.get("processes"))
-    ]
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="bold")
-    facts.add_column(overflow="fold")
-    for heading, text in _facts(found):
-        facts.add_row(heading, Text(text))
-    _print(
-        facts,
-        "",
-        _table(("order", "state", "mode", "action", "groups", "title"), orders),
-        "",
-        _table(("process", "pid", "generation"), processes),
-    )
-
-
-def _facts(found: Mapping[str, object]) -> Iterable[tuple[str, str]]:
-    yield "version", f"{_text(found.get('version'))}, {_text(found.get('hot'))} hot path"
-    yield "up", f"{_duration(found.get('uptime_seconds'))}, {_restarts(found.get('restarts'))} restarts of processes"
-    yield "config", _text(found.get("config"))
-    yield "state", _text(found.get("state_dir"))
-    yield "answers on", _text(found.get("listen"))
-    yield "upstreams", _text(found.get("upstreams")) or "none: allowed names get SERVFAIL"
-    yield "metrics", f"http://{found['metrics']}/metrics" if found.get("metrics") else "off"
-    compiled = _moment(found.get("loaded_at"))
-    digest = _text(found.get("digest"))[:12]
-    yield (
-        "policy",
-        f"generation {_text(found.get('generation'))} ({digest}), {_text(found.get('names'))} names, "
-        f"compiled at {compiled}",
-    )
-    yield "queries", f"{_text(found.get('queries'))}, {_text(found.get('cache_entries'))} answers in the cache"
-    yield "hits", f"{_text(found.get('hits_spooled'))} recorded, {_text(found.get('hits_lost'))} lost"
-    reload = found.get("last_reload")
-    if isinstance(reload, dict) and reload:
-        outcome = "done" if reload.get("ok") else "failed: " + "; ".join(map(str, reload.get("problems") or []))
-        yield "last reload", f"{_moment(reload.get('at'))}, {outcome}"
-
-
-def _status_state(order: Mapping[str, object]) -> str:
-    begins, ends = _moment(order.get("in_force_from")), order.get("in_force_until")
-    if order.get("in_force"):
-        return f"in force since {begins}" + (f", until {_moment(ends)}" if ends else "")
-    return f"not in force: {begins}" + (f" to {_moment(ends)}" if ends else " onwards")
-
-
-def _restarts(found: object) -> int:
-    return sum(found.values()) if isinstance(found, dict) else 0
-
-
-def _mappings(found: object) -> list[Mapping[str, object]]:
-    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
-
-
-def _text(found: object) -> str:
-    if isinstance(found, list):
-        return ", ".join(map(str, found))
-    return "" if found is None else str(found)
-
-
-def _duration(seconds: object) -> str:
-    if not isinstance(seconds, int | float):
-        return ""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h {minutes} min" if days or hours else f"{minutes} min {rest} s"
-
-
-def _moment(seconds: object) -> str:
-    return _instant(datetime.fromtimestamp(seconds, UTC)) if isinstance(seconds, int | float) else ""
-
-
 def _instant(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
-
-
-def _print(*parts: Table | str) -> None:
-    """Print parts one below the other, without the blanks that pad the last column."""
-    console = Console(
-        file=sys.stdout, width=None if sys.stdout.isatty() else _PLAIN_WIDTH, markup=False, highlight=False, emoji=False
-    )
-    with console.capture() as captured:
-        for part in parts:
-            console.print(part)
-    click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))

@@ -1,30 +1,99 @@
 """`interdict tail`: recorded hits as they are stored, read beside the recorder and never in its way."""
 
-import json
-import select
+import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from resolver.evidence.store import HitLog, StoredHit
+from resolver.cli.options import (
+    Failure,
+    exit_codes,
+    parse_network,
+    parsed,
+    read_config,
+    speaks_json,
+    state_paths,
+    takes_config,
+    takes_state_dir,
+)
+
+if TYPE_CHECKING:
+    from resolver.evidence.store import HitLog, StoredHit
+    from resolver.observe.record import Hit
 
 MOST_SEARCHED = 100_000  # hits that are looked through for matches to begin with: well under a second's work
 PAUSE_SECONDS = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+@click.command(epilog=exit_codes("no hits are kept here"))
+@takes_config
+@takes_state_dir
+@speaks_json
+@click.option(
+    "-n", "count", metavar="N", type=click.IntRange(0, 100_000), default=20, show_default=True,
+    help="How many hits to begin with.",
+)  # fmt: skip
+@click.option("--follow/--no-follow", default=True, show_default=True, help="Go on with new hits until Ctrl-C.")
+@click.option("--order", metavar="ID", help="Only hits of this order, or of a rule or zone such as rule:portal.")
+@click.option(
+    "--client", metavar="NETWORK", callback=parsed(parse_network), help="Only hits of this address or network."
+)
+@click.option("--app", metavar="ID", help="Only hits of this app.")
+def tail(
+    count: int,
+    follow: bool,
+    order: str | None,
+    client: IPv4Network | IPv6Network | None,
+    app: str | None,
+    as_json: bool,
+    state_dir: Path | None,
+) -> None:
+    """Show recorded hits, and new ones as they come.
+
+    With a filter, the newest matches among the last 100,000 hits are shown first. `--json` prints one object a line.
+
+    \b
+    Examples:
+      interdict tail
+      interdict tail --client 10.1.0.0/16 --app wechat
+      interdict tail -n 1000 --no-follow --json | jq -r .client | sort | uniq -c
+    """
+    from resolver.evidence.store import HitLog
+
+    paths = state_paths(state_dir)
+    if state_dir is None and not read_config()[0].hits.sqlite:
+        raise Failure(
+            f"hits are not kept in SQLite here; read the files in {paths.hits}, or write hits: {{sqlite: true}}"
+        )
+    if not paths.sqlite.exists():
+        raise Failure(f"no hits in {paths.sqlite}; start `interdict serve` with this configuration first")
+    log = HitLog(paths.sqlite)
+    write = to_json if as_json else to_text
+    try:
+        for stored in watch(log, Filter(order, client, app), count, follow=follow, pause=pause):
+            click.echo(write(stored))
+    except KeyboardInterrupt:
+        pass
+    except BrokenPipeError:
+        # Nobody reads on. What is still buffered must not fail again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    finally:
+        log.close()
+
+
+class Filter(NamedTuple):
     """Which hits are wanted; None for all."""
 
     order: str | None = None
     client: IPv4Network | IPv6Network | None = None
     app: str | None = None
 
-    def wants(self, stored: StoredHit) -> bool:
+    def wants(self, stored: "StoredHit") -> bool:
         """Whether a hit is wanted."""
         hit = stored.hit
         return (
@@ -34,7 +103,9 @@ class Filter:
         )
 
 
-def watch(log: HitLog, wanted: Filter, count: int, *, follow: bool, pause: Callable[[], bool]) -> Iterator[StoredHit]:
+def watch(
+    log: "HitLog", wanted: Filter, count: int, *, follow: bool, pause: Callable[[], bool]
+) -> "Iterator[StoredHit]":
     """Yield the newest wanted hits, oldest first, then new ones as they are stored.
 
     Args:
@@ -67,30 +138,44 @@ def watch(log: HitLog, wanted: Filter, count: int, *, follow: bool, pause: Calla
 
 def pause() -> bool:
     """Wait a moment; whether somebody still reads standard output when it is over."""
+    import select
+
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)  # errors and hang-ups only, which are always told
     return not poll.poll(PAUSE_SECONDS * 1000)
 
 
-def to_json(stored: StoredHit) -> str:
+def to_json(stored: "StoredHit") -> str:
     """A hit on one line, with the keys of the JSON Lines files, and its id."""
+    import json
+
     hit = stored.hit._asdict()
     del hit["time_us"]
     return json.dumps({"id": stored.id, "time": _time(stored), "node": stored.node, **hit})
 
 
-def to_text(stored: StoredHit) -> str:
+def to_text(stored: "StoredHit") -> str:
     """A hit on one line, for people."""
     hit = stored.hit
-    said = hit.rcode or "silence"
-    ede = "" if hit.ede is None else f" EDE {hit.ede}"
-    outcome = click.style(f"{said}{ede}", fg="red") if hit.mode == "enforce" else click.style("observed", fg="yellow")
+    covers = "  ".join(filter(None, (hit.app, hit.order, hit.rule)))
     return (
-        f"{_time(stored)}  {hit.client}  {click.style(hit.qname, bold=True)} {hit.qtype}  {outcome}  "
-        f"{hit.app}  {hit.order}  {hit.rule}  {hit.group or 'no group'}"
+        f"{_time(stored)}  {hit.client}  {click.style(hit.qname, bold=True)} {hit.qtype}  {_outcome(hit)}  "
+        f"{covers}  {hit.group or 'no group'}"
     )
 
 
-def _time(stored: StoredHit) -> str:
+def _outcome(hit: "Hit") -> str:
+    """What came of it: the reply where the name was withheld, else why it was not."""
+    if hit.mode != "enforce":
+        return click.style("observed" if hit.mode == "observe" else hit.mode, fg="yellow")
+    if hit.action == "passthru":
+        return click.style("allowed", fg="green")
+    if hit.action == "tcp-only":
+        return click.style("sent over to TCP", fg="yellow")
+    ede = "" if hit.ede is None else f" EDE {hit.ede}"
+    return click.style(f"{hit.rcode or 'silence'}{ede}", fg="red")
+
+
+def _time(stored: "StoredHit") -> str:
     seconds, micros = divmod(stored.hit.time_us, 1_000_000)
     return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{micros:06d}Z"

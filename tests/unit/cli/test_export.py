@@ -1,4 +1,4 @@
-"""The verbs `export` and `verify-export`: which policy they take, and how another resolver's replies are judged."""
+"""What `export` and `verify-export` do: which policy they take, and how another resolver's replies are judged."""
 
 import json
 import socket
@@ -12,48 +12,24 @@ import dns.message
 import dns.rcode
 import dns.rrset
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from resolver import config as configuration
-from resolver.cli.export import Chosen, Finding, Kind, Refusal, choose, is_unannounced, to_json, to_text, verify
+from resolver.cli.export import Chosen, Finding, Kind, choose, is_unannounced, to_json, to_text, verify
 from resolver.cli.main import interdict
+from resolver.cli.options import Failure
 from resolver.config import Endpoint
 from resolver.policy.documents import Action
-from resolver.policy.export import Gap
-from tests.support.server import order
+from resolver.policy.export_formats import Gap
+from resolver.wire.codes import Rtype
 
 AT = 1_700_000_000.0  # 2023-11-14
 Answer = Callable[[str], str | None]
 """What a resolver says of a name: an RCODE, NODATA, an address, an RCODE with `!` for "withheld", or silence (None)."""
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    for kind in ("apps", "orders"):
-        (tmp_path / kind).mkdir()
-    for id_, names, effective in (
-        ("ban", ["chat.example"], "2020-01-01T00:00:00Z"),
-        ("trial", ["trial.example"], "2020-01-01T00:00:00Z"),
-        ("early", ["early.example"], "2030-01-01T00:00:00-05:00"),
-        ("gone", ["gone.example"], "2020-01-01T00:00:00Z"),
-    ):
-        app, document = order(id_, *names, effective=effective)
-        if id_ == "gone":
-            document["expires"] = "2021-01-01T00:00:00Z"
-        (tmp_path / "apps" / f"app-{id_}.yaml").write_text(json.dumps(app))
-        (tmp_path / "orders" / f"{id_}.yaml").write_text(json.dumps(document))
-    return tmp_path
-
-
 def text_of(folder: Path) -> str:
-    return f"""\
-groups: [{{name: phones, networks: [10.1.0.0/16]}}, {{name: office, networks: [10.2.0.0/16]}}]
-policy:
-  documents: ["{folder}"]
-  orders:
-    - {{order: ban, groups: [phones], action: refused}}
-    - {{order: trial, groups: [phones, office], mode: observe}}
-"""
+    return (folder / "interdict.yaml").read_text()
 
 
 def chosen(folder: Path, *orders: str, group: str | None = None, at: float = AT) -> Chosen:
@@ -73,7 +49,7 @@ def test_by_default_it_is_what_is_enforced_for_the_first_group(folder: Path) -> 
 
     assert held(found) == [("chat.example", Action.REFUSED)]
     assert found.extract.group == "phones"
-    assert [entry.id for entry in found.extract.orders] == ["ban"]
+    assert [ground.id for ground in found.extract.grounds] == ["ban"]
 
 
 def test_a_named_order_is_taken_as_enforced_whether_configured_or_not(folder: Path) -> None:
@@ -100,62 +76,63 @@ def test_what_can_not_be_taken_is_told_with_its_mend(
     folder: Path, orders: list[str], group: str | None, message: str
 ) -> None:
     """Nothing is exported that would surprise."""
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(Failure) as caught:
         chosen(folder, *orders, group=group)
 
     assert message in str(caught.value)
 
 
-# ---- the verb -------------------------------------------------------------------------------------------------------
+EXEMPTION = {
+    "id": "study", "groups": ["phones"], "apps": ["app-ban"], "reason": "security-research", "grantor": "CIO",
+    "granted": "2023-06-01T00:00:00Z", "expires": "2024-01-01T00:00:00Z",
+}  # fmt: skip
 
 
-def run(folder: Path, *words: str) -> Result:
-    path = folder / "interdict.yaml"
-    path.write_text(text_of(folder))
-    return CliRunner().invoke(interdict, [*words, "--config", str(path)])
+def test_own_rules_and_ways_round_are_taken_with_orders_named_or_not(beside: Path) -> None:
+    """Those of the group; the ways round can be left out."""
+    expected = [
+        ("canary.example", Action.NXDOMAIN), ("chat.example", Action.REFUSED), ("cdn.chat.example", Action.PASSTHRU)
+    ]  # fmt: skip
+    config = configuration.read(text_of(beside), "i.yaml")
+
+    assert held(chosen(beside)) == held(chosen(beside, "ban")) == expected
+    assert held(choose(config, "i.yaml", [], None, AT, ways_round=False)) == expected[1:]
+    assert held(chosen(beside, group="office")) == [
+        ("canary.example", Action.NXDOMAIN), ("cdn.chat.example", Action.PASSTHRU), ("games.example", Action.NODATA)
+    ]  # fmt: skip
 
 
-def test_export_prints_the_file_and_what_it_lacks_apart(folder: Path) -> None:
-    """The file alone on standard output; exit code 1 only where one asks for it."""
-    said = run(folder, "export", "rpz")
-    strict = run(folder, "export", "rpz", "--strict")
+@pytest.mark.parametrize("orders", [[], ["ban"]])
+def test_an_exempt_group_is_spared_though_the_order_is_named(beside: Path, orders: list[str]) -> None:
+    """Its exemption is none for all, as long as the order binds others."""
+    (beside / "exemptions" / "study.yaml").write_text(json.dumps(EXEMPTION))
+    text = text_of(beside).replace("groups: [phones], action", "groups: [phones, office], action")
+    config = configuration.read(text, "i.yaml")
+    found = {group: choose(config, "i.yaml", orders, group, AT) for group in ("phones", "office")}
 
-    assert said.exit_code == 0
-    assert said.stdout.endswith("chat.example CNAME .\n*.chat.example CNAME .\n")
-    assert said.stderr == (
-        "not as policy has it: 1 name: the name gets nxdomain instead of refused (chat.example)\n"
-        "not as policy has it: 1 name: names below get nxdomain instead of refused (chat.example)\n"
-    )
-    assert (strict.exit_code, strict.stderr) == (1, said.stderr)
-    assert run(folder, "export", "knot", "--strict").exit_code == 0
+    assert ("chat.example", Action.REFUSED) not in held(found["phones"])
+    assert ("chat.example", Action.REFUSED) in held(found["office"])
+    assert found["phones"].extract.notes == ("the group is exempt by study from app-ban of ban",)
 
 
-def test_export_writes_the_same_to_a_file(folder: Path) -> None:
-    """Nothing is printed then; a folder that is not there is told."""
-    at = ["--at", "2024-01-01"]
-    said = run(folder, "export", "adblock", "--output", str(folder / "list"), *at)
+def test_policy_zones_of_others_are_not_even_read_and_are_told(folder: Path) -> None:
+    """A list whose file is not there stops nothing."""
+    text = text_of(folder) + "  zones: [{name: ads, file: /does/not/exist}]\n"
+    found = choose(configuration.read(text, "i.yaml"), "i.yaml", [], None, AT)
 
-    assert (said.exit_code, said.stdout) == (0, "")
-    assert (folder / "list").read_text() == run(folder, "export", "adblock", *at).stdout
-    lost = run(folder, "export", "adblock", "--output", str(folder / "none" / "list"))
-    assert (lost.exit_code, "name another --output" in lost.stderr) == (1, True)
+    assert held(found) == [("chat.example", Action.REFUSED)]
+    assert found.extract.notes == ("policy zones that others keep are not held here: ads",)
 
 
-@pytest.mark.parametrize(
-    ("words", "mend"),
-    [
-        (["export", "excel"], "rpz"),
-        (["export", "rpz", "--at", "yesterday"], "write a date such as"),
-        (["verify-export"], "--server"),
-        (["verify-export", "--server", "192.0.2.53", "--type", "BANANA"], "write a mnemonic"),
-    ],
-)
-def test_wrong_usage_exits_2(folder: Path, words: list[str], mend: str) -> None:
-    """One sentence."""
-    said = run(folder, *words)
+def test_what_is_done_to_answers_is_told(folder: Path) -> None:
+    """Rebinding and ECH: a list of names can not say them."""
+    text = text_of(folder) + "  rebinding: {protect: true}\n  strip_ech: [phones]\n"
+    found = choose(configuration.read(text, "i.yaml"), "i.yaml", [], None, AT)
 
-    assert (said.exit_code, said.stdout) == (2, "")
-    assert mend in " ".join(said.stderr.split())
+    assert [note.partition(",")[0].partition(" is ")[0] for note in found.extract.notes] == [
+        "protection against DNS rebinding",
+        "keys for Encrypted ClientHello",
+    ]
 
 
 # ---- asking ---------------------------------------------------------------------------------------------------------
@@ -217,7 +194,7 @@ CASES: dict[str, tuple[str, str | None, Kind]] = {
 def findings(
     found: Chosen, server: Endpoint, *gaps: Gap, reference: Endpoint | None = None, wait: float = 5.0
 ) -> list[Finding]:
-    return verify(found, server, reference, gaps, qtype="A", count=None, wait=wait)
+    return verify(found, server, reference, gaps, qtype=Rtype.A, count=None, wait=wait)
 
 
 def test_a_resolver_that_does_as_it_should_has_no_differences(folder: Path) -> None:
@@ -274,15 +251,53 @@ def test_what_the_format_can_not_say_is_announced(folder: Path) -> None:
 
 def test_a_resolver_that_is_not_there_is_told(folder: Path) -> None:
     """Rather than every name as a difference."""
-    with pytest.raises(Refusal, match="did not reply once"), resolver(lambda _: None) as server:
+    with pytest.raises(Failure, match="did not reply once"), resolver(lambda _: None) as server:
         findings(chosen(folder), server, wait=0.05)
+
+
+@pytest.mark.parametrize(
+    ("instead", "kind"), [("203.0.113.7", Kind.SAME), ("REFUSED", Kind.WITHHELD), ("NXDOMAIN!", Kind.WITHHELD)]
+)
+def test_what_the_operator_allows_must_be_answered(beside: Path, instead: str, kind: Kind) -> None:
+    """Below a name that is refused; where the format can not say it, it is announced."""
+
+    def answer(name: str) -> str:
+        return instead if name.endswith("cdn.chat.example") and name[0] != "x" else right(name)
+
+    gap = Gap("the name gets refused instead of its own answer", ("cdn.chat.example",))
+    with resolver(answer) as server:
+        found = choose(configuration.read(text_of(beside), "i.yaml"), "i.yaml", [], None, AT, ways_round=False)
+        said = {f.name: f for f in findings(found, server)}
+        excused = {f.name: f for f in findings(found, server, gap)}
+
+    for name in ("cdn.chat.example", "interdict-probe.cdn.chat.example"):
+        assert (said[name].kind, said[name].announced) == (kind, False)
+        assert excused[name].announced == (kind is Kind.WITHHELD)
+    assert {f.kind for name, f in said.items() if "cdn" not in name or name[0] == "x"} == {Kind.SAME}
+
+
+@pytest.mark.parametrize(("truth", "kind"), [("203.0.113.9", Kind.UNDECIDED), ("192.0.2.9", Kind.SAME)])
+def test_rules_on_the_addresses_of_answers_leave_a_name_undecided(beside: Path, truth: str, kind: Kind) -> None:
+    """Whose true answer lies in a withheld network: a resolver that knows such rules withholds it."""
+    rule = {"id": "net", "verdict": "block", "addresses": ["203.0.113.0/24"], "owner": "desk", "reason": "a test"}
+    (beside / "rules" / "net.yaml").write_text(json.dumps(rule | {"until": "2040-01-01T00:00:00Z"}))
+    found = choose(configuration.read(text_of(beside), "i.yaml"), "i.yaml", [], None, AT, ways_round=False)
+    server_says = "NXDOMAIN" if kind is Kind.UNDECIDED else truth
+    with (
+        resolver(lambda _: truth) as reference,
+        resolver(lambda name: "REFUSED" if right(name) == "REFUSED" and "cdn" not in name else server_says) as server,
+    ):
+        said = {f.name: f.kind for f in findings(found, server, reference=reference)}
+
+    assert said["xchat.example"] is kind
 
 
 @pytest.mark.parametrize(("answer", "code"), [(right, 0), (lambda _: "203.0.113.1", 1)])
 def test_verify_export_exits_1_on_differences(answer: Answer, code: int, folder: Path) -> None:
     """With counts in JSON."""
     with resolver(answer) as server:
-        said = run(folder, "verify-export", "--server", str(server), "--json", "--sample", "1")
+        words = ["--server", str(server), "--json", "--sample", "1", "--config", str(folder / "interdict.yaml")]
+        said = CliRunner().invoke(interdict, ["verify-export", *words])
 
     assert said.exit_code == code
     assert json.loads(said.stdout)["counts"]["let through"] == 2 * code

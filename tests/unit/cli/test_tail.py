@@ -1,17 +1,20 @@
 """Recorded hits, then new ones."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_network
 from pathlib import Path
 
+import click
 import pytest
+from click.testing import Result
 
 from resolver.cli.tail import Filter, to_json, to_text, watch
 from resolver.evidence.store import HitLog, Store, StoredHit
 from resolver.observe.record import Hit
 from resolver.observe.spool import Chunk
 
+Run = Callable[..., Result]
 AT_US = 1_700_000_000_000_000  # 2023-11-14T22:13:20Z
 
 
@@ -49,6 +52,29 @@ def log(tmp_path: Path) -> Iterator[Log]:
 
 def numbers(found: Iterator[StoredHit]) -> list[int]:
     return [stored.hit.time_us - AT_US for stored in found]
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, "NXDOMAIN EDE 16  chat  ban  suffix chat.example  phones"),
+        ({"mode": "observe", "ede": None}, "observed  chat  ban  suffix chat.example  phones"),
+        ({"mode": "exempt", "ede": None, "group": ""}, "exempt  chat  ban  suffix chat.example  no group"),
+        ({"order": "rule:portal", "app": "", "action": "passthru", "rcode": "NOERROR", "ede": None},
+         "allowed  rule:portal  suffix chat.example  phones"),
+        ({"order": "zone:rpz.example", "app": "", "action": "tcp-only", "rcode": "NOERROR", "ede": None},
+         "sent over to TCP  zone:rpz.example  suffix chat.example  phones"),
+        ({"order": "way-round:canary", "app": "", "action": "drop", "rcode": "", "ede": None},
+         "silence  way-round:canary  suffix chat.example  phones"),
+    ],
+)  # fmt: skip
+def test_the_outcome_is_said_in_words(changed: dict[str, str | None], expected: str) -> None:
+    """What was withheld by its reply, the rest by why it was not; rules and zones have no app."""
+    stored = StoredHit(1, "node-1", hit(0)._replace(**changed))  # type: ignore[arg-type]
+
+    line = click.unstyle(to_text(stored))
+
+    assert line == f"2023-11-14T22:13:20.000000Z  192.0.2.1  chat.example A  {expected}"
 
 
 def never() -> bool:
@@ -148,3 +174,12 @@ def test_text_says_what_the_client_got(stored: Hit, outcome: str) -> None:
     assert text == (
         f"2023-11-14T22:13:20.000005Z  192.0.2.1  chat.example A  {outcome}  chat  ban  suffix chat.example  phones"
     )
+
+
+def test_hits_that_nobody_recorded_are_told(run: Run) -> None:
+    """Exit code 1, and what to do, whether there is no store yet or none is wanted."""
+    for text, mend in (("", "start `interdict serve`"), ("hits: {sqlite: false}", "or write hits: {sqlite: true}")):
+        said = run(text, "tail", "--no-follow")
+
+        assert (said.exit_code, said.stdout) == (1, "")
+        assert mend in said.stderr
