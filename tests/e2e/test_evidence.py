@@ -88,7 +88,7 @@ def test_metrics_say_what_was_asked(server: Server) -> None:
         ("everyone", "A", "NOERROR", "tcp"): 1,
         ("everyone", "other", "NXDOMAIN", "tcp"): 1,
     }
-    assert metrics["interdict_verdicts_total", "nxdomain", "app-order-1", "enforce", "order-1"] == 6
+    assert metrics["interdict_verdicts_total", "nxdomain", "app-order-1", "everyone", "enforce", "order-1"] == 6
     answers = {key[1]: value for key, value in metrics.items() if key[0] == "interdict_answers_total" and value}
     assert sum(answers.values()) == 12
     assert answers["special"] == 1
@@ -96,7 +96,7 @@ def test_metrics_say_what_was_asked(server: Server) -> None:
     assert metrics["interdict_hits_spooled_total",] == 6
     assert metrics["interdict_hits_lost_total",] == 0
     assert metrics["interdict_workers",] == 2
-    assert metrics["interdict_order_in_force", "order-1"] == 1
+    assert metrics["interdict_order_in_force", "everyone", "enforce", "order-1"] == 1
     assert sum(v for k, v in metrics.items() if k[0] == "interdict_upstream_queries_total" and k[1] == "answer") >= 1
 
 
