@@ -1,5 +1,9 @@
 """Lets `python tests/bench` do what `tests/bench/run` does."""
 
-from harness.command import main
+import sys
 
-main()
+from harness import command, names
+
+if sys.argv[1:2] == ["names"]:
+    sys.exit(names.main(sys.argv[2:]))
+command.main()

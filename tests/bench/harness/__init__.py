@@ -2,5 +2,5 @@
 
 The rooms, from below: `machine` (cores, processes, memory, from /proc), `work` (what is asked and what is right),
 `servers` (how each is configured and started), `load` (the generator, and one measured run), `report` (medians and
-ratios to the floor), `command` (rounds, and the command line).
+ratios to the floor), `command` (rounds, and the command line); `names` is a command of its own, about long lists.
 """

@@ -100,7 +100,8 @@ def _heading(session: Session) -> str:
     return "\n".join(lines + [f"- {one.name}: {one.version}" for one in session.servers]) + "\n"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Write a Markdown table: text on the left, figures on the right."""
     lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
@@ -138,7 +139,7 @@ def _cost(runs: Sequence[Run]) -> str:
             costs = (f"{role} {median(run.role_cost_us(role) or 0.0 for run in mine):.2f}" for role in roles)
             splits.append(f"{name} by process, µs: {', '.join(costs)}.\n")
     head = ["server", "CPU µs per answer", "× floor", "range", "worker µs", "× floor", "answers/s", "busy", "rounds"]
-    return "\n".join([_table(head, rows), *splits])
+    return "\n".join([table(head, rows), *splits])
 
 
 def _latency(runs: Sequence[Run]) -> str:
@@ -152,7 +153,7 @@ def _latency(runs: Sequence[Run]) -> str:
         ]
         for name, mine in _by_server(runs).items()
     ]
-    return _table(["server", "p50 µs", "p99 µs", "CPU µs per answer", "rounds"], rows)
+    return table(["server", "p50 µs", "p99 µs", "CPU µs per answer", "rounds"], rows)
 
 
 def _memory(servers: Sequence[Measured]) -> str:
@@ -162,4 +163,4 @@ def _memory(servers: Sequence[Measured]) -> str:
         by_role = ", ".join(f"{role} {mib:.1f}" for role, mib in sorted(one.memory_warm.items()))
         rows.append([one.name, *(f"{sum(stage.values()):.1f}" for stage in stages), by_role, f"{one.start_s:.2f}"])
     head = ["server", "PSS MiB started", "warm", "at the end", "warm, by process", "start s"]
-    return f"## memory\n\n{_table(head, rows)}"
+    return f"## memory\n\n{table(head, rows)}"
