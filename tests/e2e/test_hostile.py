@@ -23,8 +23,8 @@ _numbers = itertools.count()
 
 
 def canary() -> bytes:
-    """A query that no memo knows yet, so that it is answered after what came before it."""
-    return ask(f"canary{next(_numbers)}.banned-app.ca", message_id=0xCAFE)
+    """A query that only the pipeline can answer, so that it is answered after what came before it."""
+    return ask(f"canary{next(_numbers)}.invalid", message_id=0xCAFE)
 
 
 def said_over_udp(server: Server, packets: list[bytes]) -> list[bytes]:
