@@ -186,7 +186,9 @@ def test_a_notify_is_answered_and_brings_the_transfer_forward(supervisor: Superv
 
 def test_only_what_is_kept_elsewhere_is_fed() -> None:
     """Local files are the compiler's business."""
-    zones = zones_of("name: a, file: /x", "name: b, url: 'https://x.example/'", "name: c, primaries: [{address: '::1'}]")
+    zones = zones_of(
+        "name: a, file: /x", "name: b, url: 'https://x.example/'", "name: c, primaries: [{address: '::1'}]"
+    )
     config = configuration.read("", "i.yaml")
     config = config.model_copy(update={"policy": config.policy.model_copy(update={"zones": zones})})
 
