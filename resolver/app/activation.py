@@ -104,14 +104,17 @@ class Manager:
         return unanswered
 
     def keep(self, sockets: Iterable[socket.socket]) -> None:
-        """Put listening sockets into the manager's keeping; those that it has already stay there once."""
+        """Put listening sockets into the manager's keeping; those that it has already stay there once.
+
+        An error on one is the workers' to see, and no reason to drop it (`FDPOLL=0`).
+        """
         by_name: dict[str, list[int]] = {}
         for sock in sockets:
             host, port, *_ = sock.getsockname()
             by_name.setdefault(f"{_KEPT}{_KINDS[sock.type]}-{host}-{port}".replace(":", "_"), []).append(sock.fileno())
         for name, fds in by_name.items():
             for start in range(0, len(fds), _MOST_FDS):
-                self.tell("FDSTORE=1", f"FDNAME={name}", fds=fds[start : start + _MOST_FDS])
+                self.tell("FDSTORE=1", "FDPOLL=0", f"FDNAME={name}", fds=fds[start : start + _MOST_FDS])
 
     def tell(self, *lines: str, fds: Iterable[int] = ()) -> None:
         """Say something to the manager. One that is gone, or does not listen, is no reason to stop serving."""

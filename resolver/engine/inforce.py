@@ -68,7 +68,9 @@ class PolicyInForce:
             return None
         memo = self._memos.get(view)
         if memo is None:
-            memo = self._memos[view] = ViewMemo(self._ready_answers, self.generation.table)
+            # A rule on the root has a say in every name, and the table does not know it.
+            table = self.generation.table if self.generation.root < 0 else None
+            memo = self._memos[view] = ViewMemo(self._ready_answers, table)
         # What was not asked for since its memo's last turn goes first. Two turns empty a memo, so this comes to an end.
         while self.ready_answers() >= self._ready_answers:
             max(self._memos.values(), key=lambda one: (one.old_half(), one.size())).halve()

@@ -8,8 +8,7 @@ two levels, both under the memo of the client's view, so that no client is ever 
   message id: so flags, EDNS, letter case and type all take part. An entry leaves when its cached answer expires, and
   when newer ones need the room.
 - **Templates** (`_templates_cy`), for names at or below listed ones that nobody asked for yet. Nothing is learned from
-  such an answer, so who asks for random names takes no room from others. A question that is met again soon is passed
-  on, and learned as a whole.
+  such an answer, so who asks for random names takes no room from others.
 
 All leave at once when the policy changes (a new generation, or an order's moment).
 """
@@ -42,6 +41,7 @@ else:
 SLOT_OCTETS = 4096  # room for one datagram, in and out; a query of this size or over has no honest sender
 SOCKADDR_OCTETS = 28  # struct sockaddr_in6, the longer of the two
 CONTROL_OCTETS = 64  # room for one IP_PKTINFO or IPV6_PKTINFO message
+_MET = 1 << 18  # questions of which it is known, more or less, whether they were met before
 TEMPLATES = 2048  # of one view: by claim sets and by types that are asked for; with more, they are learned anew
 ORDINARY_OCTETS = 512  # of a reply; nearly all are shorter
 NEVER = float("inf")
@@ -218,11 +218,7 @@ class Batch:
     filler: "Filler | None"
     asked_places: bytes
     asked_lengths: bytes
-    met: bytearray
-    if cython.compiled:
-        met_marks: cython.ushort[::1]
-    else:
-        met_marks: memoryview
+    met: memoryview
     places: list[tuple[int, slice, slice]]
     arena_address: cython.ulonglong
     names_address: cython.ulonglong
@@ -272,8 +268,9 @@ class Batch:
         self.asked_places = bytes(16 * len(self.slot_of))
         self.asked_lengths = bytes(8 * len(self.slot_of))
         # Of the last questions that were not known by heart: a part of the hash, where another part says; 0 for none.
-        self.met = bytearray(2 << 16)
-        self.met_marks = memoryview(self.met).cast("H")
+        # Plain Python takes four times as long to fill a template as to find a ready answer, so what is met again there
+        # is passed on once, to be learned; compiled, that would never be made up for.
+        self.met = memoryview(bytearray(0 if cython.compiled else 2 * _MET)).cast("H")
         # Where the address stands in a struct sockaddr_in or sockaddr_in6; the port beside it is left out of the key.
         self.key_start, self.key_octets = (8, 16) if family_is_6 else (4, 4)
         # Of each slot: where the octets after the message id begin, the address in `names`, the whole sockaddr.
@@ -305,7 +302,7 @@ class Batch:
         """
         if cython.compiled:
             return self._answer_compiled(sources, n, now, stamp)
-        arena, names, counts, slot_of, met = self.arena, self.names, self.counts, self.slot_of, self.met_marks
+        arena, names, counts, slot_of, met = self.arena, self.names, self.counts, self.slot_of, self.met
         hits: list[bytes] = []
         passed: list[int] = []
         lengths: list[int] = []
@@ -320,10 +317,11 @@ class Batch:
             ready = memo.young.get(key) or memo.old.get(key)
             if ready is None:
                 known = hash(key)
-                mark = known >> 16 & 0xFFFF | 1
+                mark = known >> 20 & 0xFFFF | 1
+                place = known & _MET - 1
                 filled = None
-                if memo.templates and memo.table is not None and met[known & 0xFFFF] != mark:
-                    met[known & 0xFFFF] = mark
+                if memo.templates and memo.table is not None and met[place] != mark:
+                    met[place] = mark
                     if len(memo.parents) >= 2 * memo.half:
                         memo.parents = {}
                     filled = fill(memo.templates, memo.parents, memo.table, key)
@@ -387,9 +385,6 @@ class Batch:
             place: cython.p_ulonglong = cython.cast(cython.p_ulonglong, PyBytes_AS_STRING(self.asked_places))
             length: cython.p_longlong = cython.cast(cython.p_longlong, PyBytes_AS_STRING(self.asked_lengths))
             fills: cython.bint = self.filler is not None
-            marks: cython.ushort[::1] = self.met_marks
-            known: cython.Py_ssize_t
-            mark: cython.ushort
             asked: cython.Py_ssize_t = 0
             k: cython.Py_ssize_t
             slots: list = []
@@ -419,12 +414,6 @@ class Batch:
                         if not fills or not memo.templates or asked == 64 or (asked and memo.table is not table):
                             passed.append(i)
                             continue
-                        known = hash(key)
-                        mark = known >> 16 & 0xFFFF | 1
-                        if marks[known & 0xFFFF] == mark:
-                            passed.append(i)
-                            continue
-                        marks[known & 0xFFFF] = mark
                         table = memo.table
                         place[2 * asked] = self.arena_address + base
                         place[2 * asked + 1] = self.names_address + name

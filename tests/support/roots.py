@@ -35,6 +35,9 @@ def debootstrap(folder: Path) -> Path:
     program = require_peer("debootstrap")
     if os.geteuid() != 0:
         skip_or_fail("only root makes a Debian system (debootstrap)")
+    tried = subprocess.run(["unshare", "--mount", "--pid", "--net", "--fork", "true"], capture_output=True, text=True)
+    if tried.returncode != 0:
+        skip_or_fail(f"namespaces are not permitted here: {tried.stderr.strip()}")
     mirror, key = _apt_source()
     arguments = [f"--keyring={key}"] if key else []
     made = subprocess.run(
@@ -65,19 +68,15 @@ def _apt_source() -> tuple[str, str]:
 class Root:
     """A system of its own: what it changes does not reach the one it was made from."""
 
-    def __init__(self, below: Sequence[Path]) -> None:
-        """Put a new layer on others, the uppermost first."""
+    def __init__(self, base: Path) -> None:
+        """Put a layer on a system that stays as it is."""
         self.folder = Path(tempfile.mkdtemp(prefix="root-", dir=QUICK))
-        self._below = list(below)
+        self._base = base
         for name in ("layer", "work", "merged"):
             (self.folder / name).mkdir()
         self.layer = self.folder / "layer"
         self.merged = self.folder / "merged"
         self._running: list[subprocess.Popen[str]] = []
-
-    def on_top(self) -> "Root":
-        """A system on top of this one, which must not be changed any more."""
-        return Root([self.layer, *self._below])
 
     def close(self) -> None:
         """End what runs, and remove the layer."""
@@ -89,25 +88,23 @@ class Root:
 
     def find(self, path: str) -> Path | None:
         """Where a file of the system lies; None where there is none."""
-        for layer in (self.layer, *self._below):
+        for layer in (self.layer, self._base):
             found = layer / path.lstrip("/")
             if found.is_symlink() or found.exists():
                 whiteout = not found.is_symlink() and found.is_char_device() and found.stat().st_rdev == 0
                 return None if whiteout else found
         return None
 
-    def put(self, source: Path, target: str) -> None:
-        """Copy a file or folder into the system; nothing of it may run meanwhile."""
+    def put(self, source: Path, target: str, owner: tuple[int, int] = (0, 0)) -> None:
+        """Copy a file, or what is in a folder, to a path of the system; nothing of it may run meanwhile."""
         there = self.layer / target.lstrip("/")
         there.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
             shutil.copytree(source, there, symlinks=True, dirs_exist_ok=True)
-            for path in (there, *there.rglob("*")):
-                with contextlib.suppress(FileNotFoundError):
-                    origin = source / path.relative_to(there)
-                    os.chown(path, origin.lstat().st_uid, origin.lstat().st_gid, follow_symlinks=False)
         else:
             shutil.copy2(source, there, follow_symlinks=False)
+        for path in (there, *there.rglob("*")):
+            os.chown(path, *owner, follow_symlinks=False)
 
     # ---- commands --------------------------------------------------------------------------------------------------
 
@@ -125,9 +122,9 @@ class Root:
     ) -> list[str]:
         """The command that runs `words` in the system; `run` and `start` say what the rest means."""
         inside = shlex.quote(str(self.merged))
-        lower = ":".join(map(str, self._below))
+        layers = f"lowerdir={self._base},upperdir={self.layer},workdir={self.folder}/work"
         steps = [
-            f"mount -t overlay overlay -o lowerdir={lower},upperdir={self.layer},workdir={self.folder}/work {inside}",
+            f"mount -t overlay overlay -o {layers} {inside}",
             f"mount -t proc proc {inside}/proc",
             f"mount --rbind /dev {inside}/dev",
             f"mount -t tmpfs tmpfs {inside}/tmp",

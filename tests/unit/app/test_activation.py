@@ -189,8 +189,8 @@ def test_sockets_are_put_into_keeping_by_address(pair: list[socket.socket], noti
     other.close()
 
     assert notified.heard() == [
-        (["FDSTORE=1", f"FDNAME=interdict-udp-127.0.0.1-{port}"], 2),
-        (["FDSTORE=1", f"FDNAME=interdict-tcp-__1-{other_port}"], 1),
+        (["FDSTORE=1", "FDPOLL=0", f"FDNAME=interdict-udp-127.0.0.1-{port}"], 2),
+        (["FDSTORE=1", "FDPOLL=0", f"FDNAME=interdict-tcp-__1-{other_port}"], 1),
     ]
 
 

@@ -57,10 +57,15 @@ class Primary:
         self.truncates = False
         self.silence: float = 0  # seconds before each message of a transfer
         self._stop = threading.Event()
-        self._tcp = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._tcp.getsockname()[1])
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._udp.bind(("127.0.0.1", self.port))
+        while True:  # until a port is free over both
+            self._tcp = socket.create_server(("127.0.0.1", 0))
+            self.port = int(self._tcp.getsockname()[1])
+            try:
+                self._udp.bind(("127.0.0.1", self.port))
+                break
+            except OSError:
+                self._tcp.close()
         self._threads = [threading.Thread(target=serve) for serve in (self._serve_udp, self._serve_tcp)]
         for thread in self._threads:
             thread.start()

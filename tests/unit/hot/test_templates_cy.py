@@ -141,12 +141,12 @@ def test_a_listed_name_below_another_is_answered_where_both_are_held_alike(hot: 
     assert hits.count(b"suffix a.talk.example\t") == 3
 
 
-def test_a_question_met_again_soon_is_passed_on(hot: Hot) -> None:
-    """So that the pipeline answers it, and the memo learns it as a whole."""
+def test_a_question_met_again_soon_is_learned_where_that_pays(hot: Hot) -> None:
+    """As plain Python it is passed on, so that the memo learns it as a whole; compiled, a template does as well."""
     behind = Behind(hot)
     asked = query("w.chat.example")
 
-    assert [len(behind.answer(asked)[0]) for _ in range(2)] == [1, 0]
+    assert [len(behind.answer(asked)[0]) for _ in range(2)] == [1, int(hot("_templates_cy").fills_batches())]
 
 
 def test_who_is_not_known_is_passed_on(hot: Hot) -> None:
@@ -203,8 +203,11 @@ QUERIES = [
 @PROPERTY
 @given(batches=st.lists(st.lists(mutations(QUERIES), min_size=1, max_size=SLOTS), min_size=1, max_size=4))
 def test_both_builds_answer_alike(hot: Hot, batches: list[list[bytes]]) -> None:
-    """Damaged queries too: the same replies, the same passed on, the same hits, the same counts."""
+    """Damaged queries too: the same replies, passed on, hits and counts. None is asked twice."""
     built, plain = Behind(hot), Behind(lambda name: load_uncompiled(f"resolver.hot.{name}"))
-    for datagrams in batches:
+    met: set[bytes] = set()
+    for batch in batches:
+        datagrams = list({octets[2:]: octets for octets in batch if octets[2:] not in met}.values())
+        met.update(octets[2:] for octets in datagrams)
         assert built.answer(*datagrams) == plain.answer(*datagrams)
     assert built.window.counts.tolist() == plain.window.counts.tolist()
