@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from resolver.app import control, machine, recorder
+from resolver.app.activation import Manager
 from resolver.app.children import Child, Worker
 from resolver.app.machine import RELOADED, SettingsError, fed_zones
 from resolver.app.status import Endings, banner, policy_status, running_status, write_status
@@ -97,6 +98,7 @@ class Supervisor:
         self._endings = Endings()
         self._started = time.monotonic()
         self._stop = False
+        self._manager = Manager.of(os.environ, os.getpid())
 
     # ---- start -----------------------------------------------------------------------------------------------------
 
@@ -107,6 +109,8 @@ class Supervisor:
         self._wait_until_ready()
         if not self._stop:
             self._announce(banner(self.status(), self._config, self._paths))
+            self._manager.keep(sock for worker in self._workers for sock in (*worker.udp, *worker.tcp))
+            self._manager.tell("READY=1", f"STATUS=generation {int(self._generation.stem)} is in force")
         try:
             while not self._stop:
                 self._step(self._pause())
@@ -171,7 +175,8 @@ class Supervisor:
         self._config = config = machine.without_missing_loopback(self._config)
         for endpoint in config.listen:
             for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-                check_free(endpoint.host, endpoint.port, kind)
+                if not self._manager.has(endpoint.host, endpoint.port, kind):
+                    check_free(endpoint.host, endpoint.port, kind)
         if config.metrics.listen is not None:
             endpoint = config.metrics.listen
             check_free(endpoint.host, endpoint.port, socket.SOCK_STREAM)
@@ -179,8 +184,16 @@ class Supervisor:
         for number in range(machine.worker_count(config)):
             worker = Worker(f"worker {number}", lambda n=number: self._fork_worker(n), number=number)  # type: ignore[misc]
             self._workers.append(worker)
-            worker.udp = tuple(bind_udp(endpoint.host, endpoint.port) for endpoint in config.listen)
-            worker.tcp = tuple(bind_tcp(endpoint.host, endpoint.port) for endpoint in config.listen)
+            take = self._manager.take
+            worker.udp = tuple(bind_udp(e.host, e.port, take(e.host, e.port, socket.SOCK_DGRAM)) for e in config.listen)
+            worker.tcp = tuple(
+                bind_tcp(e.host, e.port, take(e.host, e.port, socket.SOCK_STREAM)) for e in config.listen
+            )
+        if unanswered := self._manager.settle():
+            raise BindError(
+                f"the socket unit listens on {', '.join(unanswered)}, which `listen` does not name; name it there, or "
+                "take it out of interdict.socket"
+            )
 
     def _release(self) -> None:
         for worker in self._workers:
@@ -302,7 +315,7 @@ class Supervisor:
         due = [child.again_at - now for child in self._children() if child.again_at]
         if self._reload is not None:
             due.append((self._reload.told_at + ACK_SECONDS if self._reload.told_at else self._reload.kill_at) - now)
-        return max(0.0, min([*due, 60.0]))
+        return max(0.0, min([*due, self._manager.beat_seconds or 60.0, 60.0]))
 
     def _step(self, pause: float) -> None:
         # Signals first: a service manager may tell all processes to end at once, and a worker's end then is no death.
@@ -312,6 +325,7 @@ class Supervisor:
         for warning in self._endings.due(time.time()):
             _log.warning("%s", warning)
         now = time.monotonic()
+        self._manager.beat(now)
         for child in self._children():
             if child.again_at and child.again_at <= now:
                 self._restarts[child.name.split()[0]] += 1
@@ -491,6 +505,7 @@ class Supervisor:
         for warning in reload.warnings:
             _log.warning("reload: %s", warning)
         _log.info("generation %d is in force", serial)
+        self._manager.tell(f"STATUS=generation {serial} is in force")
         self._end_reload({"ok": True, "generation": serial, "warnings": reload.warnings, "problems": []})
 
     def _give_up(self, worker: Worker, why: str) -> None:
@@ -558,6 +573,7 @@ class Supervisor:
     def _close(self) -> None:
         """Workers first, then the recorder, which stores what they spooled; kill what does not end in time."""
         self._stop = True
+        self._manager.tell("STOPPING=1")
         workers = [*self._workers, *([self._feeder] if self._feeder is not None else [])]
         recorders = [self._recorder] if self._recorder is not None else []
         for group, patience in ((workers, STOP_SECONDS), (recorders, RECORDER_STOP_SECONDS)):

@@ -4,7 +4,6 @@ A file is named after the id of what it holds, so that the id is unique in its f
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,7 +32,7 @@ def shipped() -> Path:
     checkout = Path(__file__).resolve().parents[2] / "blocklists"
     if (checkout / "apps").is_dir():
         return checkout
-    return Path(str(resources.files("resolver.shipped")))
+    return Path(__file__).resolve().parents[1] / "shipped"
 
 
 def read_documents(folders: Sequence[Path]) -> Documents:

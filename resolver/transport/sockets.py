@@ -22,13 +22,13 @@ def is_wildcard(host: str) -> bool:
     return ipaddress.ip_address(host).is_unspecified
 
 
-def bind_udp(host: str, port: int) -> socket.socket:
-    """A UDP socket that shares its address with the other workers' (SO_REUSEPORT).
+def bind_udp(host: str, port: int, given: socket.socket | None = None) -> socket.socket:
+    """A UDP socket that shares its address with the other workers' (SO_REUSEPORT); one that is bound already is set up.
 
     Raises:
         BindError: The address can not be had.
     """
-    sock = _bound(host, port, socket.SOCK_DGRAM)
+    sock = given or _bound(host, port, socket.SOCK_DGRAM)
     for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
         sock.setsockopt(socket.SOL_SOCKET, option, UDP_BUFFER_OCTETS)
     # Replies carry "do not fragment", and what ICMP says of a smaller path is not believed: a forged fragment or a
@@ -45,13 +45,13 @@ def bind_udp(host: str, port: int) -> socket.socket:
     return sock
 
 
-def bind_tcp(host: str, port: int) -> socket.socket:
-    """A listening TCP socket that shares its address with the other workers' (SO_REUSEPORT).
+def bind_tcp(host: str, port: int, given: socket.socket | None = None) -> socket.socket:
+    """A listening TCP socket that shares its address with the other workers' (SO_REUSEPORT); as `bind_udp`.
 
     Raises:
         BindError: The address can not be had.
     """
-    sock = _bound(host, port, socket.SOCK_STREAM)
+    sock = given or _bound(host, port, socket.SOCK_STREAM)
     sock.listen(TCP_BACKLOG)
     return sock
 
