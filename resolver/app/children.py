@@ -57,3 +57,4 @@ class Worker(Child):
     buffer: bytes = b""
     generation: int = 0
     is_ready: bool = False
+    kill_at: float = 0.0  # monotonic seconds, where it was told to end and may be hanging

@@ -14,6 +14,7 @@ from resolver.config import Config
 from resolver.feeds.files import problem_at, read_documents
 from resolver.policy.additions import Documents
 from resolver.policy.compile import Enforcement, PolicySettings, compile_generation, mistakes
+from resolver.policy.generation import GenerationError
 from resolver.policy.source import KeyPath, PolicyError, Problem, did_you_mean, read_page, shown
 from resolver.policy.terms import FOREVER, GroupEntry
 from resolver.policy.zone import Progress, ZoneState
@@ -139,7 +140,13 @@ def write_policy(config: Config, source: str, folder: Path, at: float, *, made_b
 
 
 def compile_aside(
-    config_path: Path | None, running: Config, folder: Path, at: float, made_by: str = "", *, afresh: bool = True
+    config_path: Path | None,
+    running: Config,
+    folder: Path,
+    at: float,
+    made_by: str = "",
+    *,
+    fresh: Config | None = None,
 ) -> dict[str, object]:
     """What the compiler process does on a reload, and says in JSON.
 
@@ -149,18 +156,20 @@ def compile_aside(
         folder: Of generations.
         at: Unix seconds.
         made_by: Who wants it, for the record.
-        afresh: Whether the file is read; else the running configuration is compiled, with lists as they are now.
+        fresh: The configuration to compile, where it was read already.
 
     Returns:
         `problems`, a line each; or `path` of the generation and `needs_restart`, the keys that only a start takes in.
     """
     try:
-        config = read_config(config_path) if afresh else running
+        config = read_config(config_path) if fresh is None else fresh
         path = write_policy(config, str(config_path or "defaults"), folder, at, made_by=made_by)
     except PolicyError as error:
         return {"problems": [str(problem) for problem in error.problems]}
     except OSError as error:
         return {"problems": [f"can not write to {folder}: {error.strerror}; make room or give permission"]}
+    except GenerationError as error:
+        return {"problems": [f"the policy that was compiled can not be opened: {error}; take out what was added last"]}
     ours, theirs = running.model_dump(mode="json", warnings=False), config.model_dump(mode="json", warnings=False)
     fixed = [key for key in ours if key not in RELOADED and ours[key] != theirs[key]]
     return {"path": str(path), "needs_restart": fixed}

@@ -112,7 +112,7 @@ class Desk:
         self._sock.close()
 
     def _on_caller(self) -> None:
-        with suppress(BlockingIOError):
+        with suppress(OSError):  # gone again, or no file descriptor is left for it
             sock, _ = self._sock.accept()
             sock.setblocking(False)
             self._said[sock] = b""

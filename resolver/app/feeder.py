@@ -21,7 +21,7 @@ from resolver.app import control
 from resolver.app.sources import count_entries, download_terms, transfer_terms
 from resolver.config import PolicyZone
 from resolver.feeds import download, transfer
-from resolver.feeds.copies import FeedError, read_copy
+from resolver.feeds.copies import FeedError, list_path, read_copy
 from resolver.feeds.notify import answer_notify
 
 RETRY_S = 60.0  # after what should not have happened
@@ -89,6 +89,7 @@ class Feeder:
     async def _keep(self, zone: PolicyZone) -> None:
         """Bring one copy up to date again and again."""
         due = self._first_due(zone)
+        owed = self._is_untaken(zone)
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, due - time.time())):
@@ -101,7 +102,18 @@ class Feeder:
                 attempt = Attempt(False, "internal error; see the log", time.time() + RETRY_S)
             due = attempt.next_at
             self._tell(zone, attempt)
-            await asyncio.to_thread(self._report, "recompile" if attempt.changed else "feeds")
+            owed = owed or attempt.changed
+            if await asyncio.to_thread(self._report, "recompile" if owed else "feeds"):
+                owed = False
+            elif owed:
+                due = min(due, time.time() + RECOMPILE_S)
+
+    def _is_untaken(self, zone: PolicyZone) -> bool:
+        """Whether the copy is newer than every policy: then a feeder before this one died before it could tell."""
+        compiled = [file.stat().st_mtime for file in self._run.parent.glob("generations/*.generation")]
+        with contextlib.suppress(OSError, FeedError):
+            return list_path(self._feeds, zone.name).stat().st_mtime > max(compiled, default=0.0)
+        return False
 
     def _first_due(self, zone: PolicyZone) -> float:
         at = time.time()
@@ -140,10 +152,12 @@ class Feeder:
         elif before is not None:
             _log.info("zone %s can be fetched again; its copy is up to date", zone.name)
 
-    def _report(self, verb: str) -> None:
-        # A supervisor that is about to stop does not answer; one that failed to compile says so in its own log.
-        with contextlib.suppress(control.ControlError):
-            control.ask(self._run, verb, RECOMPILE_S)
+    def _report(self, verb: str) -> bool:
+        """Tell the supervisor; whether it did what was asked. One that failed to compile says so in its own log."""
+        try:
+            return control.ask(self._run, verb, RECOMPILE_S).get("ok") is True
+        except control.ControlError:  # it is about to stop
+            return False
 
     async def _on_notify(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ValueError, LookupError, TypeError, OSError):

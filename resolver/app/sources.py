@@ -75,7 +75,7 @@ def count_entries(zone: PolicyZone, octets: bytes) -> int:
         FeedError: It can not be used.
     """
     try:
-        return _size(_from_octets(zone, octets, zone.url or zone.name, None)[1])
+        return _size(_from_octets(zone, octets, _shown(zone.url) if zone.url else zone.name, None)[1])
     except (ListError, PolicyError) as error:
         raise FeedError(str(error)) from None
 
@@ -99,7 +99,9 @@ def read_zone(zone: PolicyZone, feeds: Path, progress: Progress | None) -> Itera
             applied = _applied(zone, kind, held, str(file), refused)
             yield applied, ZoneState(applied.id, _size(held), refused, str(file), _changed_at(file))
         return
-    source = zone.url or ", ".join(f"{primary.address}:{primary.port}" for primary in zone.primaries)
+    source = (
+        _shown(zone.url) if zone.url else ", ".join(f"{primary.address}:{primary.port}" for primary in zone.primaries)
+    )
     state = copies.State()
     held, refused, error = policy_zone.PolicyZone(), 0, "it was not fetched yet"
     kind = ZoneKind.RPZ if zone.primaries or zone.format == "rpz" else ZoneKind.LIST
@@ -162,6 +164,12 @@ def _judge(zone: PolicyZone, told: RpzReport) -> None:
     records = told.taken + told.refused
     if records and told.refused > zone.tolerance * records:
         raise ListError(f"{told.refused} of {records} records can not be taken; raise tolerance, or mend the zone")
+
+
+def _shown(url: str) -> str:
+    """An address without account and query, which may be somebody's secret."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _wire(host: str | None) -> bytes | None:

@@ -7,6 +7,8 @@ where there is something to fetch, `worker` × N.
 Sockets are opened here and stay open here, so that while a worker is started again its share of the clients' datagrams
 waits in the socket instead of being lost. Start-up is all or nothing: every error is told, the exit code is 2, and
 nothing is half-open.
+
+One loop and what it does on each event stand here together, hence the many lines.
 """
 
 import contextlib
@@ -20,19 +22,20 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from resolver.app import control, machine, recorder
 from resolver.app.activation import Manager
-from resolver.app.children import Child, Worker
+from resolver.app.children import LONGEST_PAUSE, Child, Worker
 from resolver.app.machine import RELOADED, SettingsError, fed_zones
 from resolver.app.status import Endings, banner, policy_status, running_status, write_status
 from resolver.app.worker import WorkerSettings, exit_process, name_process
 from resolver.app.worker import main as worker_main
-from resolver.config import PolicyZone
+from resolver.config import Config, PolicyZone
+from resolver.policy.generation import GenerationError
 from resolver.policy.source import PolicyError
 from resolver.transport.sockets import BindError, bind_tcp, bind_udp, check_free
 
@@ -58,7 +61,7 @@ class _Reload:
     kill_at: float
     said: bytes = b""
     askers: list[control.Asked] = field(default_factory=list)
-    afresh: bool = True  # with the configuration read anew
+    config: Config | None = None  # the configuration that is compiled, where it was read anew
     path: Path | None = None
     told_at: float = 0.0
     warnings: list[str] = field(default_factory=list)
@@ -294,9 +297,10 @@ class Supervisor:
             self._feeder.is_dismissed = True
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._feeder.pid, signal.SIGTERM)
-        elif zones:
-            self._feeder = Child("feeder", self._fork_feeder)
-            self._start(self._feeder)
+        else:
+            self._feeder = Child("feeder", self._fork_feeder) if zones else None
+            if self._feeder is not None:
+                self._start(self._feeder)
 
     def _fork_feeder(self) -> int:
         def work() -> int:
@@ -313,6 +317,7 @@ class Supervisor:
         """Seconds until something is due by itself."""
         now = time.monotonic()
         due = [child.again_at - now for child in self._children() if child.again_at]
+        due += [worker.kill_at - now for worker in self._workers if worker.kill_at]
         if self._reload is not None:
             due.append((self._reload.told_at + ACK_SECONDS if self._reload.told_at else self._reload.kill_at) - now)
         return max(0.0, min([*due, self._manager.beat_seconds or 60.0, 60.0]))
@@ -329,8 +334,16 @@ class Supervisor:
         for child in self._children():
             if child.again_at and child.again_at <= now:
                 self._restarts[child.name.split()[0]] += 1
-                self._start(child)
+                try:
+                    self._start(child)
+                except OSError as error:
+                    _log.error("%s could not be started (%s)", child.name, error.strerror)
+                    child.again_at = now + LONGEST_PAUSE
                 self._write_status()
+            elif isinstance(child, Worker) and child.pid and 0 < child.kill_at <= now:
+                child.kill_at = 0.0
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGKILL)  # it hangs: a signal that it could handle did not end it
         if self._reload is not None and self._reload.told_at and self._reload.told_at + ACK_SECONDS <= now:
             self._finish_reload()
         elif self._reload is not None and not self._reload.told_at and self._reload.kill_at <= now:
@@ -366,6 +379,7 @@ class Supervisor:
         child.pid = 0
         if isinstance(child, Worker):
             self._hang_up(child)
+            child.kill_at = 0.0
         if self._stop:
             return
         if child.is_dismissed:
@@ -381,6 +395,7 @@ class Supervisor:
             worker.channel.close()
             worker.channel = None
             if worker.pid:  # one that hung up and lives would go on with an old policy
+                worker.kill_at = time.monotonic() + STOP_SECONDS
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(worker.pid, signal.SIGTERM)
 
@@ -417,12 +432,35 @@ class Supervisor:
             self._reload_again = [*waiting, *askers], afresh or anew
             return
         made_by = f"reload by {askers[0].by()}" if askers else "reload by signal"
-        pid, reader = self._fork_compiler(made_by if afresh else "a list or zone that changed", afresh)
+        try:
+            # Read once, before the fork: what is compiled is what is taken in, whoever writes to the file meanwhile.
+            fresh = machine.read_config(self._config_path) if afresh else None
+            pid, reader = self._fork_compiler(
+                made_by if fresh else "a list or zone that changed", fresh or self._config
+            )
+        except PolicyError as error:
+            self._refuse_reload([str(problem) for problem in error.problems], askers)
+            return
+        except OSError as error:
+            problem = f"the compiler could not be started ({error.strerror}); make room, and reload again"
+            self._refuse_reload([problem], askers)
+            return
         os.set_blocking(reader, False)
-        self._reload = _Reload(pid, reader, time.monotonic() + COMPILE_SECONDS, askers=list(askers), afresh=afresh)
+        self._reload = _Reload(pid, reader, time.monotonic() + COMPILE_SECONDS, askers=list(askers), config=fresh)
         self._selector.register(reader, selectors.EVENT_READ, self._on_compiled)
 
-    def _fork_compiler(self, made_by: str, afresh: bool) -> tuple[int, int]:
+    def _refuse_reload(self, problems: list[str], askers: Iterable[control.Asked]) -> None:
+        serial = int(self._generation.stem)
+        for problem in problems:
+            _log.error("reload: %s", problem)
+        _log.error("reload failed; generation %d stays in force", serial)
+        outcome: dict[str, object] = {"ok": False, "problems": problems, "generation": serial}
+        self._last_reload = {"at": time.time(), **outcome}
+        self._write_status()
+        for asker in askers:
+            asker.tell(outcome)
+
+    def _fork_compiler(self, made_by: str, config: Config) -> tuple[int, int]:
         """Start a compile in a process of its own; what it says (`compile_aside`) comes out of the pipe returned."""
         reader, writer = os.pipe()
 
@@ -432,18 +470,23 @@ class Supervisor:
             os.nice(19)  # whoever asks goes first: a list of a million names takes seconds
             os.close(reader)
             said = compile_aside(
-                self._config_path, self._config, self._paths.generations, time.time(), made_by, afresh=afresh
+                self._config_path, self._config, self._paths.generations, time.time(), made_by, fresh=config
             )
             with os.fdopen(writer, "wb") as pipe:
                 pipe.write(json.dumps(said).encode())
             return 0
 
-        pid = self._fork("interdict-cmp", work)
-        os.close(writer)
+        try:
+            pid = self._fork("interdict-cmp", work)
+        except OSError:
+            os.close(reader)
+            raise
+        finally:
+            os.close(writer)
         return pid, reader
 
     def _first_generation(self) -> Path:
-        pid, reader = self._fork_compiler("start", True)
+        pid, reader = self._fork_compiler("start", self._config)
         with os.fdopen(reader, "rb") as pipe:
             octets = pipe.read()
         os.waitpid(pid, 0)
@@ -478,8 +521,10 @@ class Supervisor:
             reload.warnings.append(f"`{key}` was changed in the configuration; it takes effect with the next start")
         reload.path = self._generation = Path(said["path"])
         reload.told_at = time.monotonic()
-        if reload.afresh:
-            self._take_in_policy()
+        if reload.config is not None:
+            # The policy part of the configuration as it was compiled; the rest stays what was started with.
+            taken = {key: getattr(reload.config, key) for key in RELOADED}
+            self._config = self._config.model_copy(update=taken)
             self._keep_feeder()
         self._write_status()
         for worker in self._workers:
@@ -488,12 +533,6 @@ class Supervisor:
                     worker.channel.send(json.dumps({"generation": str(reload.path)}).encode() + b"\n")
         if self._all_hold(int(reload.path.stem)):
             self._finish_reload()
-
-    def _take_in_policy(self) -> None:
-        """Know the policy part of the configuration as it is now; the rest stays what was started with."""
-        with contextlib.suppress(PolicyError):
-            config = machine.read_config(self._config_path)
-            self._config = self._config.model_copy(update={key: getattr(config, key) for key in RELOADED})
 
     def _finish_reload(self) -> None:
         reload = self._reload
@@ -530,7 +569,10 @@ class Supervisor:
 
     def _on_verb(self, verb: str, asked: control.Asked) -> None:
         if verb == "status":
-            asked.tell(self.status())
+            try:
+                asked.tell(self.status())
+            except (OSError, GenerationError) as error:
+                asked.tell({"problems": [f"the state of the policy can not be told: {error}"]})
         elif verb == "reload":
             self._begin_reload(asked)
         elif verb == "recompile":
@@ -564,7 +606,11 @@ class Supervisor:
 
     def _write_status(self) -> None:
         """Rewrite what the recorder reads, and what is warned of."""
-        status = self._policy_status()
+        try:
+            status = self._policy_status()
+        except (OSError, GenerationError) as error:
+            _log.error("the state of the policy can not be told: %s", error)
+            return
         self._endings.take_in(status["exemptions"])
         write_status(self._paths, {**status, "last_reload": self._last_reload})
 

@@ -246,7 +246,8 @@ def ask_all(
                 fd = turn[following % sockets]
                 message_id = (following // sockets % 65536).to_bytes(2, "big")
                 where[fd, message_id] = following
-                held[fd].send(message_id + packets[following][2:])
+                with contextlib.suppress(ConnectionRefusedError):  # what an earlier one met; a server may be gone
+                    held[fd].send(message_id + packets[following][2:])
                 following += 1
                 end = time.monotonic() + wait
             for fd, _ in poll.poll(50):

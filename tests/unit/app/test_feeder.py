@@ -18,7 +18,7 @@ from resolver.app import control
 from resolver.app.feeder import Feeder
 from resolver.app.machine import fed_zones
 from resolver.config import PolicyZone
-from resolver.feeds.copies import list_path, read_copy
+from resolver.feeds.copies import State, list_path, read_copy, write_copy
 from tests.support.server import wait_until
 from tests.support.source import Source, says
 
@@ -61,7 +61,7 @@ class Supervisor:
                 return
             with asker:
                 self.heard.append(json.loads(asker.makefile("rb").readline())["verb"])
-                asker.sendall(b"{}\n")
+                asker.sendall(b'{"ok": true}\n')
 
     def close(self) -> None:
         """Hang up."""
@@ -193,3 +193,12 @@ def test_only_what_is_kept_elsewhere_is_fed() -> None:
     config = config.model_copy(update={"policy": config.policy.model_copy(update={"zones": zones})})
 
     assert [zone.name for zone in fed_zones(config)] == ["b", "c"]
+
+
+def test_a_copy_that_no_policy_took_in_is_told_again(supervisor: Supervisor, source: Source, tmp_path: Path) -> None:
+    """A feeder that died between the copy and its word has a successor that says it."""
+    write_copy(tmp_path, "ads", LIST, State(url=source.url()).of(LIST, 2))
+    told = when("it is told", lambda: "recompile" in supervisor.heard)
+    run(zones_of(f"name: ads, url: '{source.url()}'"), tmp_path, told)
+
+    assert supervisor.heard[0] == "recompile"

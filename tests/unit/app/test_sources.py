@@ -126,3 +126,14 @@ def test_a_key_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     zone = zone_of(f"primaries: [{{address: 192.0.2.53}}], tsig: {{name: k, secret_file: {tmp_path}/none}}")
     with pytest.raises(FeedError, match="none cannot be read"):
         transfer_terms(zone)
+
+
+def test_no_secret_of_an_address_is_told(tmp_path: Path) -> None:
+    """Account and query may be somebody's; neither messages nor the policy hold them."""
+    zone = zone_of("url: 'https://me:secret@lists.example/l?token=secret', format: rpz")
+    ((applied, state),) = read_zone(zone, tmp_path, None)
+    with pytest.raises(FeedError) as told:
+        count_entries(zone, b"\xff\xfe\xfa")
+
+    assert (applied.source, state.source) == ("https://lists.example/l", "https://lists.example/l")
+    assert "secret" not in str(told.value)

@@ -48,7 +48,10 @@ def count(octets: bytes) -> int:
     """Read a list: a name a line."""
     if octets.startswith(b"<"):
         raise Unreadable("line 1: this is a page,\n not a list; write the address of the list itself")
-    return len(octets.split())
+    names = octets.split()
+    if any(b"." not in name for name in names):
+        raise Unreadable("this is no name; write one a line")
+    return len(names)
 
 
 @pytest.fixture(scope="module")
