@@ -265,6 +265,31 @@ def test_a_broken_document_does_not_end_what_is_in_force(server: Server) -> None
     assert rcode_of(server, "new-app.ca") == "NXDOMAIN"
 
 
+def test_a_worker_that_hangs_is_replaced_by_one_with_the_new_policy(server: Server) -> None:
+    """It takes no generation and hears no signal: it is killed, and its share of the clients is answered again."""
+    server.start()
+    hanging = server.pids()["worker 0"]
+    os.kill(hanging, signal.SIGSTOP)
+    server.ban("order-2", "other-app.ca")
+
+    outcome = server.ask_control("reload")
+    assert outcome["ok"]
+    assert "worker 0 did not take the generation" in str(outcome["warnings"])
+
+    wait_until("another runs", lambda: server.pids()["worker 0"] not in (0, hanging))
+    for _ in range(20):  # whichever worker a socket's questions go to
+        assert ask_udp(server.port, ask("other-app.ca"))[3] & 15 == dns.rcode.NXDOMAIN
+
+
+def test_a_file_that_changes_while_it_is_compiled_is_taken_in_as_it_was_compiled(server: Server) -> None:
+    """A later compile for a list's sake takes up nothing that nobody reloaded."""
+    server.start()
+    server.config_path.write_text("policy: {orders: []}\n")
+
+    assert server.ask_control("recompile")["ok"]
+    assert ask_udp(server.port, ask("banned-app.ca"))[3] & 15 == dns.rcode.NXDOMAIN
+
+
 def test_an_order_can_be_taken_back(server: Server) -> None:
     """After the reload its names are the upstream's again, at every worker, whatever the memo knew."""
     server.start()
