@@ -285,13 +285,15 @@ def _settled(terms: TransferTerms, folder: Path, soa: Soa | None, state: State, 
 def _failed(
     terms: TransferTerms, folder: Path, soa: Soa | None, state: State, at: float, primary: str, error: str
 ) -> Outcome:
+    expired = _is_expired(soa, state, at)
+    if expired:
+        error += "; the zone has expired by its SOA, and its copy stays in force"
     retry_s = soa.retry if soa is not None else FIRST_RETRY_S * 2 ** min(state.failures, 10)
     next_at = at + min(max(retry_s, terms.min_refresh), terms.max_refresh)
     state = replace(state, failed_at=at, error=error, failures=state.failures + 1, next_at=next_at)
     with contextlib.suppress(OSError):
         copies.write_state(folder, terms.name, state)
     serial = soa.serial if soa is not None else None
-    expired = _is_expired(soa, state, at)
     return Outcome(
         Change.FAILED, state, serial, primary=primary, error=error, is_expired=expired, next_at=next_at
     )  # fmt: skip

@@ -312,7 +312,7 @@ def _zone(
     written = zone.rules[number]
     if written.qtypes and (qtype in written.qtypes) is written.but_qtypes:
         return
-    if any(name[len(name) - len(spared) :] == spared and _on_boundary(name, spared) for spared in written.spares):
+    if any(names.is_at_or_below(name, spared) for spared in written.spares):
         return
     rule = zone.rule(number)
     action = rule.action
@@ -336,13 +336,6 @@ def _zone(
         (action, zone.mode, zone, NO_APP),
         (rank, owner, at, reach, trigger, network, pattern, rule, ""),
     )
-
-
-def _on_boundary(name: bytes, suffix: bytes) -> bool:
-    i = 0
-    while len(name) - i > len(suffix):
-        i += name[i] + 1
-    return len(name) - i == len(suffix)
 
 
 def _by_client(view: View) -> list[_Candidate]:

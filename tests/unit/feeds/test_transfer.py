@@ -365,6 +365,7 @@ def test_failures_are_counted_and_the_soa_says_when_to_retry(tmp_path: Path, pri
     assert "not with authority" in (first.error or "")
     late = refresh(terms(server), tmp_path, AT + EXPIRE + 1)
     assert (late.state.failures, late.is_expired) == (2, True)
+    assert "the zone has expired by its SOA" in str(late.state.error)  # as status and log tell it
     assert names(tmp_path) == {"a"}
     server.flags = dns.flags.AA
     again = refresh(terms(server), tmp_path, AT + EXPIRE + 2)
