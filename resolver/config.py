@@ -4,181 +4,39 @@ Pure: text in, `Config` out. What depends on the machine (its name, its CPUs, it
 here and is found out by `app`. Durations are seconds (float), sizes octets (int), whatever unit the file uses.
 """
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, StrictBool, StrictInt
-from pydantic_core import CoreSchema, core_schema
+from pydantic import Field, StrictBool, StrictInt
 
 from resolver.policy import additions, documents, source
 from resolver.policy.additions import AnyNetwork, Network, parse_network
 from resolver.policy.documents import Action, Identifier, Mode, OrderAction
-from resolver.policy.source import Document, KeyPath, Written, did_you_mean, items, shown, value
+from resolver.policy.source import Document, KeyPath, did_you_mean, items, shown, value
 from resolver.policy.terms import Precedence
+from resolver.policy.values import (
+    Address,
+    Endpoint,
+    GroupName,
+    HttpPath,
+    Ipv4,
+    Ipv6,
+    Listener,
+    OrWord,
+    Pin,
+    ShortText,
+    Workers,
+    Zone,
+    duration,
+    octets,
+    parse_duration,
+    parse_endpoint,
+)
 
 ConfigError = source.PolicyError
 """What `read` raises: configuration and policy documents are read, and told about, by the same machinery."""
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """An address and a port to listen on."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-# ---- how values are written -----------------------------------------------------------------------------------------
-
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_OCTETS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_DURATION = re.compile(r"([0-9]{1,9})(ms|s|m|h|d)")
-_SIZE = re.compile(r"([0-9]{1,9})(B|KiB|MiB|GiB)")
-_ENDPOINT = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})")
-_GROUP = re.compile(r"[a-z0-9-]{1,32}")
-
-
-def parse_duration(written: object) -> float:
-    """Seconds of a duration such as 500ms, 30s, 5m, 1h, 1d.
-
-    Raises:
-        ValueError: Anything else.
-    """
-    if isinstance(written, str) and (found := _DURATION.fullmatch(written)):
-        return int(found[1]) * _SECONDS[found[2]]
-    raise ValueError(
-        f"{shown(written)} is not a duration; write a whole number and a unit, such as 500ms, 30s, 5m, 1h or 1d"
-    )
-
-
-def parse_size(written: object) -> int:
-    """Octets of a size such as 256KiB, 64MiB, 1GiB.
-
-    Raises:
-        ValueError: Anything else.
-    """
-    if isinstance(written, str) and (found := _SIZE.fullmatch(written)):
-        return int(found[1]) * _OCTETS[found[2]]
-    raise ValueError(f"{shown(written)} is not a size; write a whole number and a unit, such as 256KiB, 64MiB or 1GiB")
-
-
-def parse_endpoint(written: object) -> Endpoint:
-    """An address and port such as 127.0.0.1:53 or [::1]:53.
-
-    Raises:
-        ValueError: Anything else.
-    """
-    if isinstance(written, str) and (found := _ENDPOINT.fullmatch(written)):
-        try:
-            address = ip_address(found[1] or found[2])
-        except ValueError as error:
-            raise ValueError(f"{shown(written)}: {error}; write an address and a port, such as 127.0.0.1:53") from None
-        if not 1 <= int(found[3]) <= 65535:
-            raise ValueError(f"{shown(written)} has a port outside 1 to 65535; write for example {address}:53")
-        return Endpoint(str(address), int(found[3]))
-    raise ValueError(f'{shown(written)} is not an address with a port; write "127.0.0.1:53" or "[::1]:53", in quotes')
-
-
-def _parse_ipv4(written: object) -> IPv4Address:
-    return IPv4Address(_parse_address(written, 4, "192.0.2.1"))
-
-
-def _parse_ipv6(written: object) -> IPv6Address:
-    return IPv6Address(_parse_address(written, 6, "2001:db8::1"))
-
-
-def _parse_any_address(written: object) -> str:
-    return _parse_address(written, None, "192.0.2.53")
-
-
-def _parse_address(written: object, version: int | None, example: str) -> str:
-    try:
-        address = ip_address(written) if isinstance(written, str) else None
-    except ValueError:
-        address = None
-    if address is None or version not in (None, address.version):
-        kind = f"an IPv{version} address" if version else "an IP address"
-        raise ValueError(f'{shown(written)} is not {kind}; write for example "{example}"')
-    return str(address)
-
-
-def _parse_group(written: object) -> str:
-    if isinstance(written, str) and _GROUP.fullmatch(written):
-        return written
-    raise ValueError(f"{shown(written)} is not a group name; write 1 to 32 lower-case letters, digits and hyphens")
-
-
-def _parse_workers(written: object) -> int | Literal["auto"]:
-    if written == "auto":
-        return "auto"
-    if isinstance(written, int) and not isinstance(written, bool) and 1 <= written <= 64:
-        return written
-    raise ValueError(f"{shown(written)} is not a number of workers; write a whole number from 1 to 64, or auto")
-
-
-def _parse_text(written: object) -> str:
-    if isinstance(written, str) and 1 <= len(written.encode("utf-8", "replace")) <= 255 and written.isprintable():
-        return written
-    raise ValueError(f"{shown(written)} is not a short text; write 1 to 255 characters on one line, in quotes")
-
-
-def _duration(at_least: str, at_most: str) -> Written:
-    return _bounded(parse_duration, at_least, at_most, _DURATION)
-
-
-def _size(at_least: str, at_most: str) -> Written:
-    return _bounded(parse_size, at_least, at_most, _SIZE)
-
-
-def _bounded(parse: Callable[[object], float], at_least: str, at_most: str, pattern: re.Pattern[str]) -> Written:
-    def parse_within(written: object) -> float:
-        found = parse(written)
-        if not parse(at_least) <= found <= parse(at_most):
-            raise ValueError(f"{shown(written)} is out of range; write {at_least} to {at_most}")
-        return found
-
-    return Written(parse_within, {"type": "string", "pattern": f"^{pattern.pattern}$"})
-
-
-@dataclass(frozen=True, slots=True)
-class _OrWord:
-    """Annotates a list that may also be written as one word."""
-
-    word: str
-
-    def __get_pydantic_core_schema__(self, source_type: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        def parse(written: object, parse_list: core_schema.ValidatorFunctionWrapHandler) -> object:
-            if isinstance(written, str):
-                if written != self.word:
-                    raise ValueError(f"{shown(written)} is unknown here; write {self.word}, or a list")
-                return written
-            return parse_list(written)
-
-        return core_schema.no_info_wrap_validator_function(parse, handler.generate_schema(get_args(source_type)[0]))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, object]:
-        return {"anyOf": [{"const": self.word}, handler(schema)]}
-
-
-GroupName = Annotated[str, Written(_parse_group, {"type": "string", "pattern": f"^{_GROUP.pattern}$"})]
-Listener = Annotated[Endpoint, Written(parse_endpoint, {"type": "string"})]
-Ipv4 = Annotated[IPv4Address, Written(_parse_ipv4, {"type": "string", "format": "ipv4"})]
-Ipv6 = Annotated[IPv6Address, Written(_parse_ipv6, {"type": "string", "format": "ipv6"})]
-Address = Annotated[str, Written(_parse_any_address, {"type": "string"})]
-ShortText = Annotated[str, Written(_parse_text, {"type": "string", "minLength": 1, "maxLength": 255})]
-Zone = Annotated[str, Written(documents.parse_zone, {"type": "string"})]
-Workers = Annotated[
-    int | Literal["auto"],
-    Written(_parse_workers, {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 64}]}),
-]
 
 
 def _option(default: object, description: str, **limits: Any) -> Any:
@@ -193,10 +51,30 @@ class Upstream(Document):
     """A resolver to forward to."""
 
     address: Address = Field(description="Its IP address.", examples=["192.0.2.53"])
-    port: StrictInt = _option(53, "Its port.", ge=1, le=65535)
+    port: StrictInt | None = _option(None, "Its port; null for the transport's: 53, 853 or 443.", ge=1, le=65535)
+    transport: Literal["dns", "tls", "https"] = _option("dns", "dns (UDP and TCP), tls (RFC 7858) or https (RFC 8484).")
+    name: documents.HostName | None = _option(None, "The name that its certificate must have.")
+    pins: tuple[Pin, ...] = _option([], "Public keys that its certificate may have, as sha256/… (RFC 7858 §4.2).")
+    ca_file: ShortText | None = _option(None, "Certificates to trust in place of the system's.")
+    path: HttpPath = _option("/dns-query", "Of https: where it answers.")
+    strict: StrictBool = _option(True, "Only if it is who it shall be; false: else unencrypted (RFC 8310 §5).")
     trust_ad: StrictBool | None = _option(
-        None, "Whether its AD bit is passed on; by default only where the upstream is on this machine."
+        None,
+        "Whether its AD bit is passed on; by default only where the upstream is on this machine, or is asked by a "
+        "strict tls or https.",
     )
+
+    @classmethod
+    def cross_check(cls, written: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
+        """What tells who the upstream is, and what is for other transports."""
+        transport = value(written, "transport") or "dns"
+        strict = value(written, "strict") is not False
+        if transport != "dns" and strict and value(written, "name") is None and not items(written, "pins"):
+            yield ("transport",), "nothing tells whether it is the right one; write its name, or pins, or strict: false"
+        for key in ("name", "pins", "ca_file", "path"):
+            wanted = ("https",) if key == "path" else ("tls", "https")
+            if value(written, key) and transport not in wanted:
+                yield (key,), f"{key} is for {' and '.join(wanted)}; write transport, or delete this line"
 
 
 AtLeastOneUpstream = Annotated[tuple[Upstream, ...], Field(min_length=1)]
@@ -205,18 +83,22 @@ AtLeastOneUpstream = Annotated[tuple[Upstream, ...], Field(min_length=1)]
 class Forwarder(Document):
     """How upstreams are asked."""
 
-    try_timeout: Annotated[float, _duration("10ms", "30s")] = _option("800ms", "How long one try may take.")
-    deadline: Annotated[float, _duration("100ms", "60s")] = _option("4s", "How long all tries for a query may take.")
+    try_timeout: Annotated[float, duration("10ms", "30s")] = _option("800ms", "How long one try may take.")
+    deadline: Annotated[float, duration("100ms", "60s")] = _option("4s", "How long all tries for a query may take.")
     sockets: StrictInt = _option(
         16, "UDP sockets a worker asks an upstream through; more ports are harder to guess.", ge=1, le=256
     )
 
 
 class Group(Document):
-    """A set of devices: those in some networks. The longest prefix over all groups decides."""
+    """A set of devices: those that are registered in it, ask by some listeners, or lie in some networks.
+
+    What a device shows of itself decides before the listener, and that before the network, the longest prefix first.
+    """
 
     name: GroupName = Field(description="What orders call it.", examples=["phones"])
-    networks: tuple[AnyNetwork, ...] = Field(min_length=1, description="Its networks.", examples=[["192.0.2.0/24"]])
+    networks: tuple[AnyNetwork, ...] = _option([], "Its networks.")
+    listeners: tuple[Listener, ...] = _option([], "Addresses of `listen` or `encrypted` whose clients are all in it.")
 
 
 class AppliedOrder(Document):
@@ -268,14 +150,14 @@ class PolicyZone(Document):
     format: Literal[
         "auto", "names", "hosts", "adblock", "wildcard", "dnsmasq", "unbound", "regex", "routing", "rpz"
     ] = _option("auto", "How it is written; auto finds out. What is transferred is rpz.")
-    groups: Annotated[tuple[GroupName, ...] | Literal["all"], _OrWord("all")] = _option("all", "For whom.")
+    groups: Annotated[tuple[GroupName, ...] | Literal["all"], OrWord("all")] = _option("all", "For whom.")
     mode: Mode = _option("enforce", "enforce, or observe: only log what would have been done.")
     action: Literal["given", "nxdomain", "nodata", "passthru", "drop", "tcp-only", "refused", "sinkhole"] = _option(
         "given", "What clients get, whatever the zone's rules say; given leaves that to them."
     )
     cname: documents.HostName | None = _option(None, "In place of action: the name that clients are sent to.")
-    refresh: Annotated[float, _duration("1m", "30d")] = _option("6h", "How often a url is asked again.")
-    max_octets: Annotated[int, _size("1KiB", "4GiB")] = _option("64MiB", "More is refused.")
+    refresh: Annotated[float, duration("1m", "30d")] = _option("6h", "How often a url is asked again.")
+    max_octets: Annotated[int, octets("1KiB", "4GiB")] = _option("64MiB", "More is refused.")
     min_share: float = _option(0.5, "A copy with a smaller share of the last one's entries is refused.", ge=0, le=1)
     tolerance: float = _option(
         0.05, "A list with a larger share of lines that can not be taken is refused.", ge=0, le=1
@@ -295,8 +177,8 @@ class History(Document):
     """Compiled policies that are kept, so that it can be told later how and why something was answered."""
 
     generations: StrictInt = _option(1000, "How many at most.", ge=1, le=100_000)
-    age: Annotated[float, _duration("0s", "36500d")] = _option("400d", "How long after another one took its place.")
-    size: Annotated[int, _size("1MiB", "64GiB")] = _option("1GiB", "How much room all of them may take.")
+    age: Annotated[float, duration("0s", "36500d")] = _option("400d", "How long after another one took its place.")
+    size: Annotated[int, octets("1MiB", "64GiB")] = _option("1GiB", "How much room all of them may take.")
 
 
 class Policy(Document):
@@ -324,23 +206,23 @@ class Policy(Document):
     rebinding: Rebinding = Field(default_factory=Rebinding, description="Protection against DNS rebinding.")
     strip_ech: tuple[GroupName, ...] = _option([], "Groups whose HTTPS and SVCB answers come without ECH keys.")
     history: History = Field(default_factory=History, description="Compiled policies that are kept.")
-    block_ttl: Annotated[float, _duration("0s", "1d")] = _option("30s", "TTL of what policy answers.")
+    block_ttl: Annotated[float, duration("0s", "1d")] = _option("30s", "TTL of what policy answers.")
     sinkhole: Sinkhole = Field(default_factory=Sinkhole, description="Addresses for the action sinkhole.")
 
 
 class Cache(Document):
     """Answers kept by a worker."""
 
-    size: Annotated[int, _size("1MiB", "64GiB")] = _option("64MiB", "Memory for answers.")
-    min_ttl: Annotated[float, _duration("0s", "1h")] = _option("0s", "Answers are kept at least so long.")
-    max_ttl: Annotated[float, _duration("1s", "7d")] = _option("1d", "Answers are kept at most so long.")
-    max_negative_ttl: Annotated[float, _duration("0s", "1d")] = _option(
+    size: Annotated[int, octets("1MiB", "64GiB")] = _option("64MiB", "Memory for answers.")
+    min_ttl: Annotated[float, duration("0s", "1h")] = _option("0s", "Answers are kept at least so long.")
+    max_ttl: Annotated[float, duration("1s", "7d")] = _option("1d", "Answers are kept at most so long.")
+    max_negative_ttl: Annotated[float, duration("0s", "1d")] = _option(
         "1h", "NXDOMAIN and NODATA are kept at most so long (RFC 2308 §5)."
     )
-    max_stale: Annotated[float, _duration("0s", "7d")] = _option(
+    max_stale: Annotated[float, duration("0s", "7d")] = _option(
         "1d", "Expired answers may be used so long while upstreams fail (RFC 8767 §5); 0s switches it off."
     )
-    stale_answer_ttl: Annotated[float, _duration("1s", "1h")] = _option("30s", "TTL of such answers (RFC 8767 §5).")
+    stale_answer_ttl: Annotated[float, duration("1s", "1h")] = _option("30s", "TTL of such answers (RFC 8767 §5).")
     ready_answers: StrictInt = _option(
         131072, "Replies kept ready as packets for repeated questions.", ge=0, le=1 << 22
     )
@@ -353,17 +235,58 @@ class Tcp(Document):
     per_client: StrictInt = _option(
         256, "Open connections from one address a worker; 0 for no limit.", ge=0, le=1 << 20
     )
-    idle_timeout: Annotated[float, _duration("100ms", "1h")] = _option("10s", "A silent connection is closed after it.")
+    idle_timeout: Annotated[float, duration("100ms", "1h")] = _option("10s", "A silent connection is closed after it.")
     in_flight: StrictInt = _option(256, "Unanswered queries on one connection.", ge=1, le=65535)
+
+
+class Encrypted(Document):
+    """DNS over TLS, HTTPS and QUIC."""
+
+    name: documents.HostName | None = _option(None, "The name that devices know this resolver by.")
+    certificate: ShortText | None = _option(None, "The certificate chain (PEM), read again when it changes.")
+    key: ShortText | None = _option(None, "Its private key (PEM).")
+    dot: tuple[Listener, ...] = _option([], "Where DNS over TLS is spoken (RFC 7858).")
+    doh: tuple[Listener, ...] = _option([], "Where DNS over HTTPS is spoken, HTTP/2 and HTTP/1.1 (RFC 8484).")
+    doq: tuple[Listener, ...] = _option([], "Where DNS over QUIC is spoken (RFC 9250).")
+    doh3: tuple[Listener, ...] = _option([], "Where DNS over HTTP/3 is spoken.")
+    path: HttpPath = _option("/dns-query", "Of DoH; a device's token may follow it.")
+    client_authorities: ShortText | None = _option(
+        None, "Certificates (PEM) of who vouches for devices; clients may then show one (DoT and DoH)."
+    )
+    addresses: tuple[Address, ...] = _option([], "Addresses that devices reach it at, told by discovery (RFC 9462).")
+    connections: StrictInt = _option(1024, "Open connections of each kind a worker.", ge=1, le=1 << 20)
+    per_client: StrictInt = _option(64, "The same from one address; 0 for no limit.", ge=0, le=1 << 20)
+    idle_timeout: Annotated[float, duration("100ms", "1h")] = _option("30s", "A silent connection is closed after it.")
+    handshake_timeout: Annotated[float, duration("100ms", "1m")] = _option("5s", "What a handshake may take.")
+    in_flight: StrictInt = _option(100, "Unanswered queries on one connection.", ge=1, le=65535)
+
+    @classmethod
+    def cross_check(cls, written: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
+        """A listener needs a certificate, and a certificate its key."""
+        first = next((kind for kind in ENCRYPTED_KINDS if items(written, kind)), None)
+        for key in ("certificate", "key"):
+            other = "key" if key == "certificate" else "certificate"
+            if value(written, key) is None and (first or value(written, other) is not None):
+                yield (first or other,), f"nobody can be served without a {key}; write {key}: PATH"
+
+
+REFUSED = "refused"  # stands where the name of a group could
+ENCRYPTED_KINDS = ("dot", "doh", "doq", "doh3")
+
+
+class Identity(Document):
+    """What happens to devices that show a token or certificate which the register does not know."""
+
+    unknown: GroupName = _option(REFUSED, "They are refused; or the name of the group whose rules they are held to.")
 
 
 class Hits(Document):
     """Where hits go."""
 
-    spool_limit: Annotated[int, _size("1MiB", "1024GiB")] = _option("256MiB", "Room for hits that are not stored yet.")
+    spool_limit: Annotated[int, octets("1MiB", "1024GiB")] = _option("256MiB", "Room for hits that are not stored yet.")
     sqlite: StrictBool = _option(True, "Store hits in a SQLite database.")
     json_lines: StrictBool = _option(True, "Write hits to JSON Lines files.")
-    keep: Annotated[float, _duration("1d", "36500d")] = _option("400d", "How long stored hits are kept.")
+    keep: Annotated[float, duration("1d", "36500d")] = _option("400d", "How long stored hits are kept.")
 
 
 class Metrics(Document):
@@ -386,23 +309,29 @@ class Config(Document):
     listen: tuple[Listener, ...] = _option(
         ["127.0.0.1:5300", "[::1]:5300"], "Where queries are taken, UDP and TCP.", min_length=1
     )
+    proxies: tuple[AnyNetwork, ...] = _option(
+        [],
+        "Load balancers in front, which must send PROXY headers (version 2), or X-Forwarded-For with DoH.",
+    )
     allowed_networks: tuple[AnyNetwork, ...] = _option(
         [
             *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16"),
             *("::1/128", "fc00::/7", "fe80::/10"),
         ],
-        "Who may ask; others are refused.",
+        "Who may ask; others are refused, but for registered devices that show who they are.",
     )
     workers: Workers = _option("auto", "Processes that answer; auto is one a CPU.")
     user: ShortText | None = _option(None, "Account to change to once sockets are open; null to stay.")
     state_dir: ShortText = _option("auto", "Folder for spool and stores; auto follows the service manager.")
-    upstreams: Annotated[AtLeastOneUpstream | Literal["system"], _OrWord("system")] = _option(
+    upstreams: Annotated[AtLeastOneUpstream | Literal["system"], OrWord("system")] = _option(
         "system", "Resolvers to forward to; system takes those of resolv.conf."
     )
     forwarder: Forwarder = Field(default_factory=Forwarder, description="How upstreams are asked.")
     groups: tuple[Group, ...] = _option(
         [{"name": "everyone", "networks": ["0.0.0.0/0", "::/0"]}], "Sets of devices.", min_length=1
     )
+    encrypted: Encrypted = Field(default_factory=Encrypted, description="DNS over TLS, HTTPS and QUIC.")
+    identity: Identity = Field(default_factory=Identity, description="Devices that the register does not know.")
     policy: Policy = Field(default_factory=Policy, description="What is withheld, from whom.")
     cache: Cache = Field(default_factory=Cache, description="Answers kept by a worker.")
     tcp: Tcp = Field(default_factory=Tcp, description="Limits on TCP.")
@@ -413,9 +342,19 @@ class Config(Document):
     @classmethod
     def cross_check(cls, written: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:
         """What one part says about another: groups, networks, sinkhole addresses, limits."""
-        yield from _repeated_listeners(items(written, "listen"))
+        yield from _within(Encrypted, written, "encrypted")
+        for i, upstream in enumerate(items(written, "upstreams")):
+            yield from _within(Upstream, {"upstreams": upstream}, "upstreams", i)
+        listening = dict(_listeners(cls, written))
+        yield from _repeated_listeners(listening)
         groups = _list(_written(cls, written, "groups"))
         yield from _repeated_groups(groups)
+        yield from _shared_listeners(groups, {endpoint for _, endpoint in listening.values()})
+        unknown = value(value(written, "identity"), "unknown")
+        named = {str(value(group, "name")) for group in groups if _named(group)}
+        if isinstance(unknown, str) and unknown not in (REFUSED, *named):
+            mend = f"write {REFUSED}, or the name of a group{did_you_mean(unknown, (REFUSED, *named))}"
+            yield ("identity", "unknown"), f"no group is called {shown(unknown)}; {mend}"
         yield from _misapplied_orders(
             value(written, "policy"), {value(group, "name") for group in groups if _named(group)}
         )
@@ -428,6 +367,14 @@ class Config(Document):
             with suppress(ValueError):
                 if parse_duration(low) > parse_duration(high):
                     yield (section, lower), f"{lower} {shown(low)} is over {upper} {shown(high)}; write at most {high}"
+
+
+def _within(section: type[Document], written: Mapping[str, object], *path: str | int) -> Iterator[tuple[KeyPath, str]]:
+    """What a section says against itself, at its place in the file."""
+    found = value(written, str(path[0]))
+    if isinstance(found, dict):
+        for place, why in section.cross_check(found):
+            yield (*path, *place), why
 
 
 def _written(model: type[Document], section: object, key: str) -> object:
@@ -445,14 +392,44 @@ def _named(group: object) -> bool:
     return isinstance(value(group, "name"), str)
 
 
-def _repeated_listeners(listeners: list[object]) -> Iterator[tuple[KeyPath, str]]:
-    seen: set[Endpoint] = set()
-    for i, written in enumerate(listeners):
-        with suppress(ValueError):
-            endpoint = parse_endpoint(written)
-            if endpoint in seen:
-                yield ("listen", i), f"{endpoint} is listed twice; delete this one"
-            seen.add(endpoint)
+def _listeners(model: type[Document], written: Mapping[str, object]) -> Iterator[tuple[KeyPath, tuple[str, Endpoint]]]:
+    """Every listener that can be read: where it stands, the protocols that its socket is of, and its address."""
+    places: list[tuple[KeyPath, str, list[object]]] = [
+        (("listen",), "udp tcp", _list(_written(model, written, "listen")))
+    ]
+    for kind in ENCRYPTED_KINDS:
+        carried = "udp" if kind in ("doq", "doh3") else "tcp"
+        places.append((("encrypted", kind), carried, list(items(value(written, "encrypted"), kind))))
+    for path, protocols, listed in places:
+        for i, one in enumerate(listed):
+            with suppress(ValueError):
+                yield (*path, i), (protocols, parse_endpoint(one))
+
+
+def _repeated_listeners(listening: Mapping[KeyPath, tuple[str, Endpoint]]) -> Iterator[tuple[KeyPath, str]]:
+    seen: dict[tuple[str, Endpoint], KeyPath] = {}
+    for path, (protocols, endpoint) in listening.items():
+        taken = [seen[protocol, endpoint] for protocol in protocols.split() if (protocol, endpoint) in seen]
+        if taken and taken[0][:-1] == path[:-1]:
+            yield path, f"{endpoint} is listed twice; delete this one"
+        elif taken:
+            yield path, f"{endpoint} is listed under {'.'.join(map(str, taken[0][:-1]))} already; choose another port"
+        for protocol in protocols.split():
+            seen.setdefault((protocol, endpoint), path)
+
+
+def _shared_listeners(groups: list[object], known: set[Endpoint]) -> Iterator[tuple[KeyPath, str]]:
+    owners: dict[Endpoint, object] = {}
+    for i, group in enumerate(groups):
+        for j, written in enumerate(items(group, "listeners")):
+            with suppress(ValueError):
+                endpoint = parse_endpoint(written)
+                place: KeyPath = ("groups", i, "listeners", j)
+                if endpoint not in known:
+                    yield place, f"nothing listens on {endpoint}; name it under listen or encrypted too"
+                if endpoint in owners:
+                    yield place, f"{endpoint} is group {shown(owners[endpoint])}'s already; keep it in one place"
+                owners.setdefault(endpoint, value(group, "name"))
 
 
 def _repeated_groups(groups: list[object]) -> Iterator[tuple[KeyPath, str]]:

@@ -5,6 +5,7 @@ As with orders, what stands here is what the files say, checked for sense; `comp
 look is told in `blocklists/README.md`.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -32,6 +33,9 @@ from resolver.policy.source import Document, KeyPath, Written, items, shown, val
 from resolver.wire import name as names
 
 Network = IPv4Network | IPv6Network
+
+_DEVICE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9 ._-]{0,62}[A-Za-z0-9])?")
+_LIKE_AN_ADDRESS = re.compile(r"[0-9.]+")
 
 WIDEST_DEVICE = {4: 24, 6: 64}
 """The shortest prefix by which an exemption may name devices; whoever means more devices names their group."""
@@ -74,7 +78,10 @@ def parse_network(written: object) -> Network:
     raise ValueError(f'{shown(written)} is not a network; write "192.0.2.0/24" or "2001:db8::/32", in quotes')
 
 
-def _parse_device(written: object) -> Network:
+def _parse_device(written: object) -> Network | str:
+    # A name has a letter or a hyphen somewhere that no address has, so that a mistyped address is told and no name.
+    if isinstance(written, str) and _DEVICE_NAME.fullmatch(written) and not _LIKE_AN_ADDRESS.fullmatch(written):
+        return written
     network = parse_network(written)
     widest = WIDEST_DEVICE[network.version]
     if network.prefixlen < widest:
@@ -86,7 +93,7 @@ def _parse_device(written: object) -> Network:
 
 
 AnyNetwork = Annotated[Network, Written(parse_network, {"type": "string"})]
-Device = Annotated[Network, Written(_parse_device, {"type": "string"})]
+Device = Annotated[Network | str, Written(_parse_device, {"type": "string"})]
 
 
 class Exemption(Entry):
@@ -96,7 +103,9 @@ class Exemption(Entry):
         default=(), description="Groups of the configuration that are exempt.", examples=[["crime-lab"]]
     )
     devices: tuple[Device, ...] = Field(
-        default=(), description="Addresses or small networks that are exempt.", examples=[["192.0.2.17"]]
+        default=(),
+        description="Addresses or small networks, or names of recognised devices, that are exempt.",
+        examples=[["192.0.2.17"]],
     )
     orders: tuple[Identifier, ...] = Field(
         default=(),
@@ -136,6 +145,11 @@ class Exemption(Entry):
         begins, ends = (_instant(value(written, key)) for key in ("granted", "expires"))
         if begins is not None and ends is not None and ends <= begins:
             yield ("expires",), f"it expires before it is granted; write an instant after {begins.isoformat()}"
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """Those of its devices that are named by address."""
+        return tuple(device for device in self.devices if not isinstance(device, str))
 
     def lasts(self) -> timedelta:
         """From its grant to its end."""

@@ -125,7 +125,7 @@ def _is_exempt(group: str, networks: tuple[str, ...], exemption: Exemption) -> b
     if group in exemption.groups:
         return True
     held = [ip_network(network, strict=False) for network in networks]
-    return bool(held) and all(_is_held(network, exemption.devices) for network in held)
+    return bool(held) and all(_is_held(network, exemption.networks) for network in held)
 
 
 def _is_held(network: IPv4Network | IPv6Network, devices: Sequence[IPv4Network | IPv6Network]) -> bool:
@@ -206,7 +206,7 @@ def compile_generation(
             ExemptionEntry(
                 one.id,
                 tuple(group_numbers[g] for g in one.groups if g in group_numbers),
-                tuple(str(network) for network in one.devices),
+                tuple(str(device) for device in one.devices),
                 tuple((order_ids.index(order.id), app_ids.index(app)) for order, app in _spared(one, orders)),
                 one.granted.timestamp(),
                 one.expires.timestamp(),

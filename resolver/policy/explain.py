@@ -7,253 +7,38 @@ arguments.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address, ip_network
 
 from resolver.policy.additions import Documents, Exemption
 from resolver.policy.compile import takes
-from resolver.policy.documents import Action, App, Confidence, Domain, Match, Mode, Order, OrderState, Purpose, Use
+from resolver.policy.documents import App, Domain, Match, Order, OrderState, Use
 from resolver.policy.generation import Generation, View
-from resolver.policy.judge import Reached, Verdict, is_settled, judge_answer, weigh
+from resolver.policy.judge import Reached, Verdict, is_settled, judge_answer, judge_query, weigh
 from resolver.policy.precedence import why_first
-from resolver.policy.reply import Reply, own_reply, policy_reply, rdata_text
+from resolver.policy.register import Device
+from resolver.policy.reply import own_alias, own_reply, policy_reply, rdata_text
+from resolver.policy.steps import (
+    AnswerStep,
+    ClientStep,
+    ExemptionStep,
+    Explanation,
+    Holder,
+    IdleEntry,
+    OrderStep,
+    Outcome,
+    PolicyStep,
+    Reason,
+    RuleStep,
+    Source,
+    Standing,
+)
 from resolver.policy.terms import FOREVER, ZoneEntry
 from resolver.policy.unmet import Miss, Unmet, unmet_claims
 from resolver.policy.zone import Trigger
 from resolver.wire import name as names
 from resolver.wire.codes import Ede, Rcode, Rtype, rtype_text
-
-
-class Outcome(StrEnum):
-    """How the path of the query ends. AWAITS_ANSWER: withheld, unless what goes before speaks up about the answer."""
-
-    NOT_ALLOWED = "not-allowed"
-    WITHHELD = "withheld"
-    AWAITS_ANSWER = "awaits-answer"
-    LOCAL = "local"
-    FORWARDED = "forwarded"
-
-
-class Standing(StrEnum):
-    """How a configured order stands towards a client's group at a moment."""
-
-    IN_FORCE = "in-force"
-    NOT_YET = "not-yet"
-    SUSPENDED = "suspended"
-    REVOKED = "revoked"
-    SUPERSEDED = "superseded"
-    EXPIRED = "expired"
-    OTHER_GROUP = "other-group"
-
-
-class Reason(StrEnum):
-    """Why an entry that covers the name does nothing."""
-
-    NEVER = "never"
-    OPTIONAL = "optional"
-    EXACT = "exact"
-    CONFIDENCE = "confidence"
-    NO_ORDER = "no-order"
-    NOT_CONFIGURED = "not-configured"
-    OTHER_GROUP = "other-group"
-    NOT_YET = "not-yet"
-    SUSPENDED = "suspended"
-    ENDED = "ended"
-    EXEMPT = "exempt"
-    BELOW = "below"
-    TYPE = "type"
-    SPARED = "spared"
-    EXCEPTION = "exception"
-    NEARER = "nearer"
-
-
-class Holder(StrEnum):
-    """Whose a rule is."""
-
-    ORDER = "order"
-    RULE = "rule"
-    ZONE = "zone"
-    LIST = "list"
-    WAY_ROUND = "way-round"
-    REBINDING = "rebinding"
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyStep:
-    """Which policy judges: the present one, of which only the digest is known, or one out of the history."""
-
-    digest: str
-    kept: bool = False
-    serial: int | None = None
-    compiled_at: datetime | None = None
-    replaced_at: datetime | None = None
-    made_by: str = ""
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where a zone's rules come from, and when they were fetched."""
-
-    text: str
-    fetched: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ExemptionStep:
-    """An exemption that names the client, by its group or a network; no orders or apps stands for whichever."""
-
-    id: str
-    standing: Standing
-    named_by: str
-    orders: tuple[str, ...]
-    apps: tuple[str, ...]
-    reason: str
-    explanation: str
-    grantor: str
-    granted: datetime
-    expires: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class ClientStep:
-    """Who asks. Networks are the longest that hold the address; `group` and networks are empty where there is none."""
-
-    address: str
-    allowed: bool
-    allowed_network: str
-    group: str
-    group_network: str
-    exemptions: tuple[ExemptionStep, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class OrderStep:
-    """One line of `policy.orders`, held against the client's group."""
-
-    order: str
-    title: str
-    standing: Standing
-    mode: Mode
-    action: Action
-    groups: tuple[str, ...]
-    effective: datetime
-    expires: datetime | None
-    since: datetime
-    until: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class RuleStep:
-    """A rule that covers the question or its answer, with what is said about it by who holds it.
-
-    Attributes:
-        name: Its name, network or pattern.
-        match: How far a name reaches: exact, suffix or below; empty for what is no name.
-        app: Of an order.
-        order: The id of the order or zone, as hits name it.
-        mode, action: What it does, and whether it does.
-        purpose, confidence, collateral, attribution: Of an order: what the catalogue says about the name.
-        holder: Whose it is.
-        trigger: What it looks at.
-        exemption: The exemption by which it does not act.
-        owner: Who answers for it: of the operator's own rules.
-        reason: Why it is there.
-        source: Where it was read.
-        fetched: When it was fetched.
-        since, until: When it counts, where that is bounded.
-        records: What is given in the answer's place.
-        reached: The name or answer that met it, where that is not the question.
-    """
-
-    name: str
-    match: str
-    app: str
-    order: str
-    mode: Mode
-    action: Action
-    purpose: Purpose | None = None
-    confidence: Confidence | None = None
-    collateral: str = ""
-    attribution: str = ""
-    holder: Holder = Holder.ORDER
-    trigger: Trigger = Trigger.QNAME
-    exemption: str = ""
-    owner: str = ""
-    reason: str = ""
-    source: str = ""
-    fetched: datetime | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    records: tuple[str, ...] = ()
-    reached: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class IdleEntry:
-    """An entry that covers the name, or stands above it, and does nothing.
-
-    `order` is the id of the order or zone, empty where the reason holds whichever order asks. `why` is a sentence for
-    people.
-    """
-
-    name: str
-    match: str
-    app: str
-    order: str
-    reason: Reason
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerStep:
-    """What of an upstream's answer is judged too, and by whom.
-
-    Attributes:
-        names: Whether the names it leads to are.
-        addresses: The zones and own rules that look at its addresses.
-        nameservers: The zones that look at the name servers behind it.
-        strips_ech: Whether ECH keys are taken out.
-        given: Whether the answer is known.
-        rule: What decides on the answer given, where that is not the rule that decides on the question.
-    """
-
-    names: bool
-    addresses: tuple[str, ...]
-    nameservers: tuple[str, ...]
-    strips_ech: bool
-    given: bool = False
-    rule: RuleStep | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """All steps.
-
-    Attributes:
-        rules: Those that cover the question, the one that decides first.
-        why: Why that one.
-        answer: How the answer is judged; None where nobody is asked for one, or whatever it is passes.
-        reply: None where the client gets an upstream's answer.
-        recorded: Whether the query leaves a hit.
-    """
-
-    name: str
-    qtype: str
-    at: datetime
-    digest: str
-    policy: PolicyStep
-    client: ClientStep
-    orders: tuple[OrderStep, ...]
-    rules: tuple[RuleStep, ...]
-    why: str
-    idle: tuple[IdleEntry, ...]
-    answer: AnswerStep | None
-    outcome: Outcome
-    reply: Reply | None
-    recorded: bool
 
 
 def explain(
@@ -268,6 +53,7 @@ def explain(
     reached: Reached | None = None,
     sources: Mapping[str, Source] | None = None,
     policy: PolicyStep | None = None,
+    device: Device | None = None,
 ) -> Explanation:
     """Follow one query of class IN that came over UDP along the path.
 
@@ -283,16 +69,22 @@ def explain(
         reached: Where the upstream's answer leads; None where that is not known.
         sources: Where each zone comes from, by its id.
         policy: Which policy it is; by default the present one.
+        device: What the client shows that it is, wherever it asks from.
     """
     terms = generation.terms
-    group = generation.group_of(client.packed)
+    group, pocket = generation.client_of(client.packed)
+    if device is not None:
+        group = generation.number_of_group(device.group)
     step = ClientStep(
         address=str(client),
-        allowed=generation.is_allowed(client.packed),
+        allowed=generation.is_allowed(client.packed) if device is None else group >= 0,
         allowed_network=_longest(terms.allowed_networks, client),
         group=terms.groups[group].name if group >= 0 else "",
-        group_network=_longest(terms.groups[group].networks, client) if group >= 0 else "",
-        exemptions=tuple(_exemption_steps(documents, terms.groups[group].name if group >= 0 else "", client, at)),
+        group_network=_longest(terms.groups[group].networks, client) if group >= 0 and device is None else "",
+        exemptions=tuple(
+            _exemption_steps(documents, terms.groups[group].name if group >= 0 else "", client, device, at)
+        ),
+        device="" if device is None else device.name,
     )
     told = Explanation(
         name=names.to_text(qname), qtype=rtype_text(qtype), at=_moment(at), digest=generation.digest,
@@ -300,10 +92,11 @@ def explain(
         outcome=Outcome.FORWARDED, reply=None, recorded=False,
     )  # fmt: skip
     if not step.allowed:
-        refusal = own_reply(Rcode.REFUSED, Ede.PROHIBITED, "client address is not allowed")
+        why = "client address is not allowed" if device is None else "the device's group is not configured"
+        refusal = own_reply(Rcode.REFUSED, Ede.PROHIBITED, why)
         hidden = replace(step, exemptions=())
         return replace(told, client=hidden, outcome=Outcome.NOT_ALLOWED, reply=refusal)
-    view = generation.view_of(client.packed, at)
+    view = View(generation, group, at, pocket, "" if device is None else device.name)
     verdicts = weigh(qname, view, qtype)
     verdict = verdicts[0] if verdicts else None
     final = verdict
@@ -322,6 +115,12 @@ def explain(
         outcome = Outcome.FORWARDED
         if final is not None and not final.passes:
             outcome = Outcome.AWAITS_ANSWER if reached is None else Outcome.WITHHELD
+    if outcome is Outcome.WITHHELD and final is not None:
+        banned = _banned_target(final, view, qtype)
+        if banned is not None:
+            step_of = _rule_step(banned, documents, sources or {})
+            answer = replace(answer or AnswerStep(True, (), (), strips_ech=False), given=True, rule=step_of)
+            final = banned
     reply = None
     if outcome is Outcome.LOCAL:
         assert local is not None
@@ -339,6 +138,15 @@ def explain(
     )  # fmt: skip
 
 
+def _banned_target(verdict: Verdict, view: View, qtype: int) -> Verdict | None:
+    """What is said of the name that policy's own alias leads to, by who goes before that policy."""
+    target = own_alias(verdict, qtype)
+    found = None if target is None else judge_query(target, view, qtype)
+    if found is None or found.passes or found.rank >= verdict.rank:
+        return None
+    return replace(found, link=1)
+
+
 def _moment(at: float) -> datetime:
     return datetime.fromtimestamp(at, UTC)
 
@@ -349,13 +157,15 @@ def _longest(networks: Iterable[str], client: IPv4Address | IPv6Address) -> str:
 
 
 def _exemption_steps(
-    documents: Documents, group: str, client: IPv4Address | IPv6Address, at: float
+    documents: Documents, group: str, client: IPv4Address | IPv6Address, device: Device | None, at: float
 ) -> Iterator[ExemptionStep]:
     for _, one in sorted(documents.exemptions.items()):
-        device = next((str(network) for network in one.devices if client in network), "")
-        if device or (group and group in one.groups):
+        named = next((str(network) for network in one.networks if client in network), "")
+        if device is not None and device.name in one.devices:
+            named = f"device {device.name}"
+        if named or (group and group in one.groups):
             yield ExemptionStep(
-                one.id, _standing_of_exemption(one, at), device or f"group {group}", one.orders, one.apps,
+                one.id, _standing_of_exemption(one, at), named or f"group {group}", one.orders, one.apps,
                 one.reason.value, one.explanation, one.grantor, one.granted, one.expires,
             )  # fmt: skip
 

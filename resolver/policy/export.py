@@ -224,7 +224,7 @@ def _notes(view: View, at: float, left_out: Sequence[str]) -> Iterator[str]:
     of_devices = [
         one.id
         for one in terms.exemptions
-        if one.networks and one.since <= at < one.until and any(order in view.stances for order, _ in one.spares)
+        if one.devices and one.since <= at < one.until and any(order in view.stances for order, _ in one.spares)
     ]
     if of_devices:
         yield f"exemptions of single devices are not held here: {', '.join(of_devices)}"

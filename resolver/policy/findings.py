@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 
-from resolver.policy.explain import Standing
+from resolver.policy.steps import Standing
 
 DAY = 86400.0  # seconds
 _NAMED = 3  # of many, so many are named

@@ -139,8 +139,11 @@ class View:
         "zones",
     )
 
-    def __init__(self, generation: "Generation", group: int, at: float, pocket: int = -1) -> None:
-        """Read the generation as it stands for a group and a pocket (see `client_of`) at a moment (Unix seconds)."""
+    def __init__(self, generation: "Generation", group: int, at: float, pocket: int = -1, device: str = "") -> None:
+        """Read the generation as it stands for a group, a pocket (see `client_of`) and a device at a moment (Unix s).
+
+        The device is the name of a recognised one; empty where there is none, or nothing is said of it by name.
+        """
         terms = generation.terms
         self.generation = generation
         self.group = terms.groups[group].name if group >= 0 else ""
@@ -159,7 +162,9 @@ class View:
         self.spared: dict[tuple[int, int], str] = {}
         for exemption in terms.exemptions:
             if exemption.since <= at < exemption.until and (
-                group in exemption.groups or not networks.keys().isdisjoint(exemption.networks)
+                group in exemption.groups
+                or device in exemption.devices
+                or not networks.keys().isdisjoint(exemption.devices)
             ):
                 for pair in exemption.spares:
                     self.spared.setdefault(pair, exemption.id)
@@ -224,6 +229,7 @@ class Generation:
             self._nameserver_root = self.nameserver_table.find(_ROOT)
             self._sections = tables[0]
             self._moments = sorted(self.terms.moments())
+            self._group_numbers = {group.name: i for i, group in enumerate(self.terms.groups)}
             self._allowed = NetworkTable([(network, 0) for network in self.terms.allowed_networks])
             self._groups = NetworkTable(
                 [(network, i) for i, group in enumerate(self.terms.groups) for network in group.networks]
@@ -250,7 +256,9 @@ class Generation:
 
     def _open_pockets(self) -> None:
         """Number the networks that set clients apart, each with all networks that hold it, the longest first."""
-        texts = {network for exemption in self.terms.exemptions for network in exemption.networks}
+        exempt = {device for exemption in self.terms.exemptions for device in exemption.devices}
+        texts = {device for device in exempt if _is_network(device)}
+        self.named_devices = frozenset(exempt - texts)
         texts |= {network for rules in self._client_rules.values() for network in rules}
         networks = sorted((ipaddress.ip_network(text) for text in texts), key=_nesting)
         self._pockets = NetworkTable([(str(network), i) for i, network in enumerate(networks)])
@@ -296,6 +304,10 @@ class Generation:
     def group_of(self, address: bytes) -> int:
         """The number of the group that a client address belongs to by its longest network, or -1."""
         return self._groups.find(address)
+
+    def number_of_group(self, name: str) -> int:
+        """The number of a group by its name, or -1."""
+        return self._group_numbers.get(name, -1)
 
     def client_of(self, address: bytes) -> tuple[int, int]:
         """What sets a client's view apart, by its address (4 or 16 octets): (group, pocket), -1 where there is none."""
@@ -394,6 +406,14 @@ def write_generation(
     out[_SEALED : _HEADER + length] = length.to_bytes(8, "little") + start + end % rest.encode()
     out[:_SEALED] = MAGIC + hashlib.sha256(memoryview(out)[_SEALED : _HEADER + length]).digest()
     return bytes(out), digest
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _nesting(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> tuple[int, int, int]:

@@ -16,7 +16,7 @@ from itertools import combinations
 from resolver.policy.additions import Documents, Exemption, LocalRule, LocalVerdict, Network
 from resolver.policy.compile import Enforcement, PolicySettings, takes
 from resolver.policy.documents import Action, Domain, Match, Mode, Order, Purpose, Use
-from resolver.policy.explain import Standing, standing_of
+from resolver.policy.explain import standing_of
 from resolver.policy.findings import (
     DAY,
     Code,
@@ -33,6 +33,7 @@ from resolver.policy.findings import (
 )
 from resolver.policy.generation import STRICTNESS, Generation
 from resolver.policy.lint_zones import Supply, lint_zones
+from resolver.policy.steps import Standing
 from resolver.policy.suffixes import Shared, shared
 from resolver.policy.terms import FOREVER, Precedence, ZoneEntry
 from resolver.policy.zone import Reach
@@ -369,7 +370,7 @@ def _spares_nobody(
         if group not in bound:
             message = f"group {group} is bound by none of {some(orders)}; it is free already, take it out"
             yield Finding(Severity.WARNING, Where(where.kind, where.id, "groups"), Code.SPARES_NOBODY, message)
-    for device in exemption.devices:
+    for device in exemption.networks:
         groups = _groups_in(device, generation)
         if not groups & bound:
             lies = f"is in {', '.join(sorted(groups))}, which" if groups else "is in no group, and"

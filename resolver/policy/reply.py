@@ -133,3 +133,14 @@ def _local_data(verdict: Verdict, qtype: int) -> list[tuple[int, int, bytes]] | 
 
 def _expanded(target: bytes, subject: bytes) -> bytes:
     return subject[:-1] + target[len(_WILDCARD) :] if target.startswith(_WILDCARD) else target
+
+
+def own_alias(verdict: Verdict, qtype: int) -> bytes | None:
+    """The name that policy makes a name an alias of, where a question of class IN is answered with what that has."""
+    if verdict.action is not Action.LOCAL_DATA or qtype in (Rtype.CNAME, Rtype.ANY):
+        return None
+    records = verdict.rule_held.records
+    if any(record.rtype == qtype for record in records):
+        return None
+    target = next((_expanded(one.rdata, verdict.subject) for one in records if one.rtype == Rtype.CNAME), None)
+    return None if target is None or len(target) > names.MAX_NAME_OCTETS else target

@@ -63,7 +63,9 @@ class PolicyError(Exception):
 class Document(BaseModel):
     """A mapping in a YAML file: frozen, and without keys that nobody reads."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, arbitrary_types_allowed=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=False, arbitrary_types_allowed=True, ser_json_bytes="base64"
+    )
 
     @classmethod
     def cross_check(cls, written: Mapping[str, object]) -> Iterator[tuple[KeyPath, str]]:

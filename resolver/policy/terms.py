@@ -82,11 +82,11 @@ class EnforcementEntry:
 
 @dataclass(frozen=True, slots=True)
 class ExemptionEntry:
-    """Who is spared what: for some time, every pair of an order and an app that is named, for a group or a network."""
+    """Who is spared what: for some time, every pair of an order and an app that is named, for a group or a device."""
 
     id: str
     groups: tuple[int, ...]
-    networks: tuple[str, ...]
+    devices: tuple[str, ...]  # networks, and names of recognised devices
     spares: tuple[tuple[int, int], ...]  # (order, app)
     since: float  # Unix seconds, half-open
     until: float

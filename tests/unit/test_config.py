@@ -1,7 +1,6 @@
 """interdict.yaml: defaults, units, and every mistake at its place."""
 
 import json
-from contextlib import suppress
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -9,21 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resolver.config import (
-    KINDS,
-    Config,
-    ConfigError,
-    Endpoint,
-    Upstream,
-    json_schema,
-    parse_duration,
-    parse_endpoint,
-    parse_network,
-    parse_size,
-    read,
-)
+from resolver.config import KINDS, Config, ConfigError, Upstream, json_schema, read
 from resolver.policy.documents import Action, Mode
 from resolver.policy.source import Problem, read_page
+from resolver.policy.values import Endpoint
 
 SCHEMAS = Path(__file__).parents[2] / "blocklists" / "schemas"
 REGENERATE = "PYTHONPATH=. python tests/unit/test_config.py"
@@ -88,10 +76,23 @@ user: interdict
 upstreams:
   - {address: 192.0.2.53}
   - {address: "2001:db8::53", port: 5353, trust_ad: true}
+  - address: 192.0.2.54
+    transport: tls
+    name: dns.example.org
+    pins: ["sha256/AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="]
+encrypted:
+  name: dns.example.net
+  certificate: chain.pem
+  key: key.pem
+  dot: ["192.0.2.1:853"]
+  doq: ["192.0.2.1:853"]
+  doh: ["192.0.2.1:443"]
+identity: {unknown: rest}
+proxies: [192.0.2.9]
 forwarder: {try_timeout: 500ms, deadline: 3s, sockets: 4}
 groups:
   - {name: phones, networks: [192.0.2.0/25]}
-  - {name: rest, networks: [0.0.0.0/0, "::/0"]}
+  - {name: rest, networks: [0.0.0.0/0, "::/0"], listeners: ["192.0.2.1:443"]}
 policy:
   documents: [shipped, /etc/interdict/policy]
   orders:
@@ -109,7 +110,12 @@ special_use: {forward: [local, 10.in-addr.arpa]}
     assert config.upstreams == (
         Upstream(address="192.0.2.53"),
         Upstream(address="2001:db8::53", port=5353, trust_ad=True),
+        Upstream(address="192.0.2.54", transport="tls", name="dns.example.org", pins=(f"sha256/{'A' * 43}=",)),
     )
+    assert config.upstreams[2].pins == (bytes(32),)  # type: ignore[union-attr]
+    assert (config.encrypted.name, config.identity.unknown) == ("dns.example.net", "rest")
+    assert config.encrypted.dot == config.encrypted.doq == (Endpoint("192.0.2.1", 853),)
+    assert config.proxies == (ip_network("192.0.2.9/32"),)
     assert config.allowed_networks[2] == ip_network("198.51.100.7/32")
     assert [order.mode for order in config.policy.orders] == [Mode.ENFORCE, Mode.OBSERVE]
     assert [str(a) for a in (*config.policy.sinkhole.ipv4, *config.policy.sinkhole.ipv6)] == [
@@ -161,6 +167,37 @@ special_use: {forward: [local, 10.in-addr.arpa]}
         (
             "special_use: {forward: [Home.Arpa.]}",
             'i.yaml:1:25: "Home.Arpa." is not how a name is written here; write "home.',
+        ),
+        (
+            "upstreams: [{address: 192.0.2.1, transport: tls}]",
+            "i.yaml:1:45: nothing tells whether it is the right one; write its name, or pins, or strict: false",
+        ),
+        (
+            "upstreams: [{address: 192.0.2.1, name: dns.example}]",
+            "i.yaml:1:40: name is for tls and https; write transport, or delete this line",
+        ),
+        (
+            "upstreams: [{address: 192.0.2.1, transport: tls, pins: [sha256/abc]}]",
+            'i.yaml:1:57: "sha256/abc" is not a pin; write "sha256/" and the base64',
+        ),
+        ("encrypted: {dot: ['127.0.0.1:853']}", "i.yaml:1:18: nobody can be served without a certificate; write cert"),
+        ("encrypted: {certificate: c.pem}", "i.yaml:1:26: nobody can be served without a key; write key: PATH"),
+        (
+            "encrypted: {certificate: c, key: k, doq: ['127.0.0.1:5300']}",
+            "i.yaml:1:43: 127.0.0.1:5300 is listed under listen already; choose another port",
+        ),
+        ("encrypted: {path: dns-query}", 'i.yaml:1:19: "dns-query" is not a path; write one such as "/dns-query"'),
+        (
+            "groups: [{name: everyone, listeners: ['127.0.0.1:53']}]",
+            "i.yaml:1:39: nothing listens on 127.0.0.1:53; name it under listen or encrypted too",
+        ),
+        (
+            "groups: [{name: everyone, listeners: ['[::1]:5300']}, {name: phones, listeners: ['[::1]:5300']}]",
+            'i.yaml:1:82: [::1]:5300 is group "everyone"\'s already; keep it in one place',
+        ),
+        (
+            "identity: {unknown: everyon}",
+            'i.yaml:1:21: no group is called "everyon"; write refused, or the name of a group; did you mean "everyone"',
         ),
     ],
 )
@@ -229,32 +266,6 @@ def test_a_network_belongs_to_one_group(networks: tuple[str, str], expected: str
     assert len(read(text % ("192.0.2.0/24", "192.0.2.0/25"), "i.yaml").groups) == 2
 
 
-@pytest.mark.parametrize(
-    ("written", "seconds"), [("500ms", 0.5), ("0s", 0.0), ("30s", 30.0), ("5m", 300.0), ("1h", 3600.0), ("1d", 86400.0)]
-)
-def test_a_duration_is_read_as_seconds(written: str, seconds: float) -> None:
-    """Every unit."""
-    assert parse_duration(written) == seconds
-
-
-@pytest.mark.parametrize(("written", "octets"), [("1B", 1), ("256KiB", 262144), ("64MiB", 67108864), ("1GiB", 1 << 30)])
-def test_a_size_is_read_as_octets(written: str, octets: int) -> None:
-    """Every unit, powers of 1024."""
-    assert parse_size(written) == octets
-
-
-@given(
-    st.one_of(
-        st.text(), st.integers(), st.none(), st.booleans(), st.floats(), st.from_regex(r"[0-9.:\[\]/a-fms]{1,20}")
-    )
-)
-def test_any_value_is_read_or_refused(written: object) -> None:
-    """A parser of written values returns or raises ValueError, nothing else."""
-    for parse in (parse_duration, parse_size, parse_endpoint, parse_network):
-        with suppress(ValueError):
-            parse(written)
-
-
 KEYS = sorted({key for kind in KINDS.values() for key in kind.model_fields} | {"name", "networks", "orders", "order"})
 WORDS = st.sampled_from(
     ["a", "sinkhole", "never", "block", "192.0.2.0/24", "10s", "a.example", "*.b.example", "[::1]:53"]
@@ -276,14 +287,6 @@ def test_any_value_is_a_document_or_told(kind: str, written: object) -> None:
     page = read_page(json.dumps(written), "x.yaml", KINDS[kind], problems)
 
     assert (page is None) == bool(problems)
-
-
-@given(st.ip_addresses(), st.integers(1, 65535))
-def test_an_endpoint_prints_as_it_is_written(address: object, port: int) -> None:
-    """Read and printed back it is the same."""
-    endpoint = Endpoint(str(address), port)
-
-    assert parse_endpoint(str(endpoint)) == endpoint
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

@@ -125,7 +125,7 @@ BAD_EXEMPTIONS: dict[str, tuple[Changes, str, str]] = {
     "for a /63": ({"devices": "['2001:db8::/63']"}, "devices", "make a group of them"),
     "for any group": ({"groups": "['*']"}, "groups", "is not an id"),
     "from any order": ({"orders": "['*']"}, "orders", "is not an id"),
-    "for a device by name": ({"devices": "[phone]"}, "devices", 'is not a network; write "192.0.2.0/24"'),
+    "for a mistyped address": ({"devices": "[192.0.2]"}, "devices", 'is not a network; write "192.0.2.0/24"'),
     "for a device by number": ({"devices": "[17]"}, "devices", "is not a network"),
     "for an address in a network": ({"devices": "[192.0.2.17/24]"}, "devices", 'write "192.0.2.0/24", or the address'),
     "for no reason": ({"reason": None}, "id", "reason"),

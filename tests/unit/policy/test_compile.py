@@ -413,7 +413,7 @@ def test_an_exemption_spares_what_its_orders_and_apps_have_in_common(
 
     (entry,) = generation.terms.exemptions
     assert {f"{generation.terms.orders[o].id}/{generation.terms.apps[a].id}" for o, a in entry.spares} == spared
-    assert (entry.since, entry.until, entry.networks) == (GRANTED, EXPIRES, ("192.0.2.17/32",))
+    assert (entry.since, entry.until, entry.devices) == (GRANTED, EXPIRES, ("192.0.2.17/32",))
 
 
 @pytest.mark.parametrize(

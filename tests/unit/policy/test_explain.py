@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 from resolver.policy.additions import Documents, Exemption, LocalRule, WayRound
 from resolver.policy.compile import AppliedZone, Enforcement, PolicySettings, compile_generation
 from resolver.policy.documents import ORDER_ACTIONS, Action, App, Basis, Mode, Order
-from resolver.policy.explain import Explanation, Holder, Outcome, Reason, Source, Standing, explain
+from resolver.policy.explain import explain
 from resolver.policy.generation import Generation
 from resolver.policy.judge import Reached, judge_query
+from resolver.policy.register import Device
 from resolver.policy.reply import Reply
 from resolver.policy.source import read
+from resolver.policy.steps import Explanation, Holder, Outcome, Reason, Source, Standing
 from resolver.policy.terms import GroupEntry, Precedence, ZoneKind
 from resolver.policy.zone import LocalRecord, PolicyZone, Reach, Rule, Trigger
 from resolver.wire import name as names
@@ -591,7 +593,8 @@ UPSTREAM = {
     "ads.example A": ["ads.example 60 IN A 192.0.2.70"],
     "free.example A": ["free.example 60 IN A 192.0.2.130"],
     "alias.example A": ["alias.example 60 IN CNAME chat.example", "chat.example 60 IN A 192.0.2.70"],
-    "walled.example A": ["walled.example 60 IN A 192.0.2.9"],
+    # Of no network below: what the target of policy's own alias leads to is not told to `explain`.
+    "walled.example A": ["walled.example 60 IN A 203.0.113.9"],
 }
 LEADS = {
     "chat.example": Reached(addresses=(ip_address("192.0.2.70").packed,)),
@@ -758,3 +761,21 @@ def test_what_is_explained_is_what_the_pipeline_does(
 ) -> None:
     """Reply, Extended DNS Error, records, TTL, hit and its rule, over random policies."""
     agree(*policy, name, qtype, client)
+
+
+def test_a_device_is_explained_by_its_group_wherever_it_asks_from() -> None:
+    """Neither its network nor allowed_networks decide; without its group nothing would, so it is refused."""
+    phone = Device(7, "phone-7", "phones")
+    found = explain(
+        names.from_text("login.chat.example"), Rtype.A, ip_address("203.0.113.200"), DURING, GENERATION, DOCUMENTS,
+        local=None, device=phone,
+    )  # fmt: skip
+    assert (found.outcome, found.client.device, found.client.group) == (Outcome.WITHHELD, "phone-7", "phones")
+    assert found.client.group_network == ""
+    gone = explain(
+        names.from_text("login.chat.example"), Rtype.A, ip_address("192.0.2.9"), DURING, GENERATION, DOCUMENTS,
+        local=None, device=Device(8, "stray", "gone"),
+    )  # fmt: skip
+    assert gone.outcome is Outcome.NOT_ALLOWED
+    assert gone.reply is not None
+    assert gone.reply.extra_text == "the device's group is not configured"

@@ -2,7 +2,6 @@
 
 import pytest
 
-from resolver.policy.explain import Standing
 from resolver.policy.findings import (
     Code,
     Finding,
@@ -16,6 +15,7 @@ from resolver.policy.findings import (
     some,
     term_in_words,
 )
+from resolver.policy.steps import Standing
 
 AT = 1_900_000_000.0
 DAY = 86400.0

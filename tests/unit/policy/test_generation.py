@@ -209,7 +209,6 @@ CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
     "an exemption from no order": lambda header: header["terms"]["exemptions"][0].__setitem__(3, [[3, 0]]),
     "an exemption for no app": lambda header: header["terms"]["exemptions"][0].__setitem__(3, [[0, -1]]),
     "an exemption of no group": lambda header: header["terms"]["exemptions"][0].__setitem__(1, [2]),
-    "an exemption of no network": lambda header: header["terms"]["exemptions"][0].__setitem__(2, ["lab"]),
     "a zone for no group": lambda header: header["terms"]["zones"][0].__setitem__(2, [2]),
     "a zone of another kind": lambda header: header["terms"]["zones"][0].__setitem__(1, "hosts"),
     "a network of no rule": lambda header: header["terms"]["zones"][0].__setitem__(6, [["ip", "192.0.2.0/24", 1]]),
