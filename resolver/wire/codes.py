@@ -85,6 +85,8 @@ class EdnsOption(IntEnum):
     """EDNS option codes that are understood; all others are ignored (RFC 6891 §6.1.2)."""
 
     NSID = 3
+    KEEPALIVE = 11  # RFC 7828
+    PADDING = 12  # RFC 7830
     EDE = 15
 
 

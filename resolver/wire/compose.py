@@ -10,29 +10,42 @@ from resolver.wire.message import AD, CD, HEADER_OCTETS, OPCODE, QR, RA, RD, TC,
 # The largest UDP message we send or ask for: it crosses IPv6's minimum MTU unfragmented (RFC 8200 §5).
 UDP_OCTETS = 1232
 TCP_OCTETS = 65535
+PADDING_BLOCK = 468  # octets; the length of a padded reply is a multiple of it (RFC 8467 §4.1)
 LOCAL_TTL = 10800  # seconds, of what is served here and nowhere else (RFC 6303 §3)
 _SOA_TIMES = (3600, 1200, 604800)  # refresh, retry, expire (RFC 6303 §3)
 _OPT_OCTETS = 11  # an OPT record without options (RFC 6891 §6.1.2)
 _EXTRA_TEXT_OCTETS = 160  # EXTRA-TEXT is for people and must not crowd out the answer (RFC 8914 §2)
 
 
-def write_reply(query: Query, answer: Answer, *, over_udp: bool, nsid: bytes = b"") -> bytes:
+def write_reply(
+    query: Query,
+    answer: Answer,
+    *,
+    over_udp: bool,
+    nsid: bytes = b"",
+    encrypted: bool = False,
+    keepalive: float | None = None,
+) -> bytes:
     """Put a reply together.
 
     Header bits: QR and RA set, AA clear, opcode, RD and CD as asked; AD only where the answer is authentic and the
     client can read it (RFC 6840 §5.8). An OPT goes back to every query that had one (RFC 6891 §6.1.1), with NSID where
-    asked (RFC 5001 §2.2) and the answer's Extended DNS Errors. What does not fit is cut to the question and an OPT,
-    with TC set, since a part of an RRset is of no use to anybody (RFC 2181 §9).
+    asked (RFC 5001 §2.2), the answer's Extended DNS Errors, and padding where the query had some and the length tells
+    something that is hidden otherwise (RFC 7830 §4). What does not fit is cut to the question and an OPT, with TC set,
+    since a part of an RRset is of no use to anybody (RFC 2181 §9).
 
     Args:
         query: What was asked; its question octets are repeated as they came.
         answer: What to say.
         over_udp: Whether the reply is bound by a datagram's size.
         nsid: This server's identity, sent where the query asked for it.
+        encrypted: Whether the reply travels encrypted.
+        keepalive: For how many seconds the client's connection may be idle, told where it asked (RFC 7828 §3.3.2);
+            None where that is not for the message to say.
     """
     limit = min(query.udp_octets, UDP_OCTETS) if over_udp else TCP_OCTETS
     room = limit - HEADER_OCTETS - len(query.question)
-    opt = _opt(query, answer, nsid, room) if query.has_opt else b""
+    opt = _opt(query, answer, nsid, keepalive, room) if query.has_opt else b""
     flags = QR | RA | (query.flags & (OPCODE | RD | CD)) | answer.rcode & 15
     if answer.authentic and (query.do or query.flags & AD):
         flags |= AD
@@ -40,6 +53,8 @@ def write_reply(query: Query, answer: Answer, *, over_udp: bool, nsid: bytes = b
     if len(body) + len(opt) > room or (answer.truncated and over_udp):
         flags |= TC
         body, counts = b"", (0, 0, 0)
+    if encrypted and EdnsOption.PADDING in query.options:
+        opt = _padded(opt, limit - room + len(body), limit)
     return b"".join((
         query.id.to_bytes(2, "big"),
         flags.to_bytes(2, "big"),
@@ -53,8 +68,11 @@ def write_reply(query: Query, answer: Answer, *, over_udp: bool, nsid: bytes = b
     ))  # fmt: skip
 
 
-def _opt(query: Query, answer: Answer, nsid: bytes, room: int) -> bytes:
+def _opt(query: Query, answer: Answer, nsid: bytes, keepalive: float | None, room: int) -> bytes:
     offered = [(EdnsOption.NSID, nsid)] if nsid and query.wants_nsid else []
+    if keepalive is not None and EdnsOption.KEEPALIVE in query.options:
+        # In units of 100 milliseconds (RFC 7828 §3.1).
+        offered.append((EdnsOption.KEEPALIVE, min(65535, int(keepalive * 10)).to_bytes(2, "big")))
     for error in answer.errors:
         text = error.text.encode()[:_EXTRA_TEXT_OCTETS].decode("utf-8", "ignore").encode()
         offered.append((EdnsOption.EDE, error.code.to_bytes(2, "big") + text))
@@ -71,6 +89,17 @@ def _opt(query: Query, answer: Answer, nsid: bytes, room: int) -> bytes:
         len(options).to_bytes(2, "big"),
         options,
     ))  # fmt: skip
+
+
+def _padded(opt: bytes, before: int, limit: int) -> bytes:
+    """An OPT, which ends the message `before` octets into it, with padding up to the next whole block."""
+    octets = before + len(opt) + 4
+    missing = min(-octets % PADDING_BLOCK, limit - octets)
+    if missing < 0:
+        return opt
+    options = int.from_bytes(opt[9:11], "big") + 4 + missing
+    padding = EdnsOption.PADDING.to_bytes(2, "big") + missing.to_bytes(2, "big") + bytes(missing)
+    return opt[:9] + options.to_bytes(2, "big") + opt[11:] + padding
 
 
 def error_answer(rcode: int, *errors: ExtendedError) -> Answer:

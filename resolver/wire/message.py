@@ -31,7 +31,8 @@ class Query:
     """One question, as asked.
 
     `question` is QNAME, QTYPE and QCLASS as the client wrote them; it is empty where no single question could be read.
-    `udp_octets` is the largest UDP answer that the client takes: what its OPT says, at least 512.
+    `udp_octets` is the largest UDP answer that the client takes: what its OPT says, at least 512. `options` are the
+    codes of the options in it.
     """
 
     id: int
@@ -43,8 +44,13 @@ class Query:
     has_opt: bool
     udp_octets: int
     do: bool
-    wants_nsid: bool
     has_options: bool
+    options: frozenset[int]
+
+    @property
+    def wants_nsid(self) -> bool:
+        """Whether the server is asked for its identity (RFC 5001 §2.1)."""
+        return EdnsOption.NSID in self.options
 
     @property
     def opcode(self) -> int:
@@ -87,18 +93,18 @@ def read_query(message: bytes) -> Query:
         qname = question[:-4].lower()
         qtype = question[-4] << 8 | question[-3]
         qclass = question[-2] << 8 | question[-1]
-    udp_octets, do, nsid, options, version = MIN_UDP_OCTETS, False, False, False, 0
+    udp_octets, do, options, version = MIN_UDP_OCTETS, False, _NO_OPTIONS, 0
+    rdlength = 0
     if opt:
         udp_octets = max(MIN_UDP_OCTETS, message[opt + 2] << 8 | message[opt + 3])
         version = message[opt + 5]
         do = message[opt + 6] >= 0x80
         rdlength = message[opt + 8] << 8 | message[opt + 9]
         if rdlength:
-            options = True
-            nsid = _has_option(message, opt + 10, opt + 10 + rdlength, EdnsOption.NSID)
+            options = _options(message, opt + 10, opt + 10 + rdlength)
     query = Query(
         message[0] << 8 | message[1], flags, question, qname, qtype, qclass,
-        bool(opt), udp_octets, do, nsid, options,
+        bool(opt), udp_octets, do, rdlength > 0, options,
     )  # fmt: skip
     if flags & OPCODE:
         raise WireError(Rcode.NOTIMP, query, "opcode")
@@ -122,13 +128,16 @@ _NO_QUESTION = frozenset({0, int(Rtype.OPT)})
 _NOT_IMPLEMENTED = frozenset({int(Rtype.TKEY), int(Rtype.TSIG), int(Rtype.MAILA), int(Rtype.MAILB)})
 
 
-def _has_option(message: bytes, start: int, end: int, wanted: int) -> bool:
+_NO_OPTIONS: frozenset[int] = frozenset()
+
+
+def _options(message: bytes, start: int, end: int) -> frozenset[int]:
+    found = set()
     i = start
     while i + 4 <= min(end, len(message)):
-        if message[i] << 8 | message[i + 1] == wanted:
-            return True
+        found.add(message[i] << 8 | message[i + 1])
         i += 4 + (message[i + 2] << 8 | message[i + 3])
-    return False
+    return frozenset(found)
 
 
 @dataclass(frozen=True, slots=True)

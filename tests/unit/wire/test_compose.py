@@ -303,3 +303,47 @@ def test_a_no_comes_with_the_zones_soa(rcode: Rcode, name: str, apex: int) -> No
 def test_an_error_says_only_that_there_is_none() -> None:
     """RCODE and extended errors; no records."""
     assert error_answer(Rcode.REFUSED, *EXTENDED) == Answer(5, errors=tuple(EXTENDED))
+
+
+def with_option(code: int, octets: bytes = b"") -> bytes:
+    """A query for www.example.org whose OPT holds one option."""
+    message = dns.message.make_query("www.example.org", "A", use_edns=0)
+    message.use_edns(0, options=[dns.edns.GenericOption(code, octets)])
+    return message.to_wire()
+
+
+@given(st.integers(0, 1200), st.integers(0, 300))
+def test_a_padded_query_gets_a_padded_reply_where_that_hides_something(octets: int, padding: int) -> None:
+    """A multiple of 468 octets over encrypted transports, however long the answer; elsewhere no octet of padding."""
+    query = read_query(with_option(12, bytes(padding)))
+    answer = Answer(0, (1, 0, 0), b"\xc0\x0c\0\x0a\0\1\0\0\0\0" + octets.to_bytes(2, "big") + bytes(octets))
+    reply = write_reply(query, answer, over_udp=False, encrypted=True)
+    assert len(reply) % 468 == 0
+    plain = write_reply(query, answer, over_udp=False)
+    assert reply.startswith(plain[:-2]) or len(plain) % 468 == 0
+    (option,) = dns.message.from_wire(reply, ignore_trailing=False).options
+    assert (option.otype, set(option.to_wire() or b"")) in ((12, {0}), (12, set()))
+    assert dns.message.from_wire(plain).options == ()
+
+
+def test_padding_never_passes_the_largest_message() -> None:
+    """What is left up to 65,535 octets is filled; where no option fits, there is none."""
+    query = read_query(with_option(12))
+    for body in range(65_535 - 12 - len(query.question) - 11 - 8, 65_535 - 12 - len(query.question) - 11 + 1):
+        reply = write_reply(query, Answer(0, (0, 0, 0), bytes(body)), over_udp=False, encrypted=True)
+        assert len(reply) <= 65_535
+        assert not reply[2] & 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "asked", "expected"),
+    [(30.0, True, 300), (0.1, True, 1), (7200.0, True, 65535), (30.0, False, None), (None, True, None)],
+)
+def test_who_asks_how_long_a_connection_may_be_idle_is_told(
+    seconds: float | None, asked: bool, expected: int | None
+) -> None:
+    """In tenths of a second, where the transport has something to say about it (RFC 7828 §3.1)."""
+    query = read_query(with_option(11) if asked else with_option(65001))
+    reply = dns.message.from_wire(write_reply(query, Answer(0), over_udp=False, keepalive=seconds))
+    told = [int.from_bytes(option.to_wire() or b"", "big") for option in reply.options if option.otype == 11]
+    assert told == ([] if expected is None else [expected])
