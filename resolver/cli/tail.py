@@ -44,12 +44,14 @@ PAUSE_SECONDS = 0.5
     "--client", metavar="NETWORK", callback=parsed(parse_network), help="Only hits of this address or network."
 )
 @click.option("--app", metavar="ID", help="Only hits of this app.")
+@click.option("--device", metavar="NAME", help="Only hits of this device, by its name.")
 def tail(
     count: int,
     follow: bool,
     order: str | None,
     client: IPv4Network | IPv6Network | None,
     app: str | None,
+    device: str | None,
     as_json: bool,
     state_dir: Path | None,
 ) -> None:
@@ -61,6 +63,7 @@ def tail(
     Examples:
       interdict tail
       interdict tail --client 10.1.0.0/16 --app wechat
+      interdict tail --device phone-7
       interdict tail -n 1000 --no-follow --json | jq -r .client | sort | uniq -c
     """
     from resolver.evidence.store import HitLog
@@ -75,7 +78,7 @@ def tail(
     log = HitLog(paths.sqlite)
     write = to_json if as_json else to_text
     try:
-        for stored in watch(log, Filter(order, client, app), count, follow=follow, pause=pause):
+        for stored in watch(log, Filter(order, client, app, device), count, follow=follow, pause=pause):
             click.echo(write(stored))
     except KeyboardInterrupt:
         pass
@@ -92,6 +95,7 @@ class Filter(NamedTuple):
     order: str | None = None
     client: IPv4Network | IPv6Network | None = None
     app: str | None = None
+    device: str | None = None
 
     def wants(self, stored: "StoredHit") -> bool:
         """Whether a hit is wanted."""
@@ -99,6 +103,7 @@ class Filter(NamedTuple):
         return (
             (self.order is None or hit.order == self.order)
             and (self.app is None or hit.app == self.app)
+            and (self.device is None or hit.device == self.device)
             and (self.client is None or ip_address(hit.client) in self.client)
         )
 
@@ -157,11 +162,8 @@ def to_json(stored: "StoredHit") -> str:
 def to_text(stored: "StoredHit") -> str:
     """A hit on one line, for people."""
     hit = stored.hit
-    covers = "  ".join(filter(None, (hit.app, hit.order, hit.rule)))
-    return (
-        f"{_time(stored)}  {hit.client}  {click.style(hit.qname, bold=True)} {hit.qtype}  {_outcome(hit)}  "
-        f"{covers}  {hit.group or 'no group'}"
-    )
+    covers = "  ".join(filter(None, (hit.app, hit.order, hit.rule, hit.group or "no group", hit.device)))
+    return f"{_time(stored)}  {hit.client}  {click.style(hit.qname, bold=True)} {hit.qtype}  {_outcome(hit)}  {covers}"
 
 
 def _outcome(hit: "Hit") -> str:

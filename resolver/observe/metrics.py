@@ -45,6 +45,7 @@ class Status:
         digest: The generation's; empty while there is none.
         orders_in_force: Whether each order is, by its id, a group that it binds, and the mode.
         list_ages: Seconds since each app or order document changed, by its name.
+        devices: Distinct devices that met each order's rules within a day; see `evidence.devices`.
         stored: Hits stored, by sink.
         reload_ok: Whether the last reload put what it read in force; None before the first.
         reload_at: When that was.
@@ -56,9 +57,11 @@ class Status:
     loaded_at: float = 0.0
     orders_in_force: Mapping[tuple[str, str, str], bool] = field(default_factory=dict)
     list_ages: Mapping[str, float] = field(default_factory=dict)
+    devices: Mapping[str, int] = field(default_factory=dict)
     stored: Mapping[str, int] = field(default_factory=dict)
     store_errors: int = 0
     spool_octets: int = 0
+    spool_limit: int = 0
     spool_damage: Mapping[str, int] = field(default_factory=dict)
     workers: int = 0
     restarts: Mapping[str, int] = field(default_factory=dict)
@@ -80,10 +83,13 @@ class ZoneGauges:
     failures: int = 0
     fetched_at: float | None = None
     checked_at: float | None = None
+    refresh: float | None = None  # seconds between two looks at its source
 
 
 # Upper bounds of the upstream latency histogram, seconds; every upstream has all of them, so that they can be added up.
 LATENCY_BUCKETS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
+# The same of the answers that clients get, most of which are ready within the first.
+ANSWER_BUCKETS: Final = (0.0002, *LATENCY_BUCKETS)
 
 METRICS: Final = (
     Metric(
@@ -99,6 +105,12 @@ METRICS: Final = (
         ("source",),
     ),
     Metric(
+        "interdict_answer_seconds",
+        Kind.HISTOGRAM,
+        "Time from a query read to its answer handed over, by transport; those of a batch take as long as the batch.",
+        ("transport",),
+    ),
+    Metric(
         "interdict_verdicts_total",
         Kind.COUNTER,
         "Queries that met a rule, by the order (or zone) and app of the rule, the client's group, action and mode.",
@@ -110,6 +122,12 @@ METRICS: Final = (
         "Messages that got no answer, by transport and reason.",
         ("transport", "reason"),
     ),
+    Metric(
+        "interdict_unknown_devices_total",
+        Kind.COUNTER,
+        "Queries of devices that showed what the register does not know, by the means.",
+        ("means",),
+    ),
     Metric("interdict_cache_events_total", Kind.COUNTER, "What happened in the answer cache, by event.", ("event",)),
     Metric("interdict_cache_octets", Kind.GAUGE, "Memory the answer caches of all workers hold."),
     Metric("interdict_cache_entries", Kind.GAUGE, "Answers in the caches of all workers."),
@@ -118,6 +136,18 @@ METRICS: Final = (
         "interdict_tcp_evictions_total",
         Kind.COUNTER,
         "Idle TCP connections closed to make room for others.",
+    ),
+    Metric(
+        "interdict_encrypted_connections",
+        Kind.GAUGE,
+        "Encrypted connections of clients open at all workers, by transport: dot, doh or quic.",
+        ("transport",),
+    ),
+    Metric(
+        "interdict_encrypted_evictions_total",
+        Kind.COUNTER,
+        "Idle encrypted connections closed to make room for others.",
+        ("transport",),
     ),
     Metric(
         "interdict_upstream_replies_ignored_total",
@@ -197,6 +227,12 @@ METRICS: Final = (
         ("zone",),
     ),
     Metric(
+        "interdict_zone_refresh_seconds",
+        Kind.GAUGE,
+        "How often the source of a list or policy zone is to be asked.",
+        ("zone",),
+    ),
+    Metric(
         "interdict_exemption_in_force",
         Kind.GAUGE,
         "Whether the exemption spares its devices now (1) or not yet, or no longer (0).",
@@ -207,6 +243,12 @@ METRICS: Final = (
         Kind.GAUGE,
         "When the exemption ends, in seconds since the Unix epoch.",
         ("exemption",),
+    ),
+    Metric(
+        "interdict_hit_devices",
+        Kind.GAUGE,
+        "Distinct devices, clients where none is known by name, that met rules of an order within the last 24 hours.",
+        ("order",),
     ),
     Metric("interdict_hits_spooled_total", Kind.COUNTER, "Hits that workers handed to the spool."),
     Metric(
@@ -219,6 +261,7 @@ METRICS: Final = (
         "Times that the evidence store refused hits since the recorder started; they waited in the spool.",
     ),
     Metric("interdict_spool_octets", Kind.GAUGE, "Size of all files in the spool folder."),
+    Metric("interdict_spool_limit_octets", Kind.GAUGE, "What the spool may take; past it hits are lost."),
     Metric(
         "interdict_spool_damage_total",
         Kind.COUNTER,
@@ -252,7 +295,13 @@ METRICS: Final = (
         Kind.COUNTER,
         "Queries answered SERVFAIL, or with stale data, because too many were waiting for upstreams already.",
     ),
-    Metric("interdict_workers", Kind.GAUGE, "Worker processes that answer queries."),
+    Metric("interdict_workers", Kind.GAUGE, "Worker processes that should answer queries."),
+    Metric("interdict_workers_ready", Kind.GAUGE, "Worker processes that gave a sign of life within the last seconds."),
+    Metric(
+        "interdict_certificate_expiry_timestamp_seconds",
+        Kind.GAUGE,
+        "When the certificate of the encrypted listeners ends, in seconds since the Unix epoch.",
+    ),
     Metric(
         "interdict_build_info",
         Kind.GAUGE,
@@ -260,10 +309,9 @@ METRICS: Final = (
         ("version", "hot", "python"),
     ),
 )
-_BY_NAME = {metric.name: metric for metric in METRICS}
 
 # Gauges that every worker has an opinion on; all others add up.
-_LOWEST = frozenset({"=generation"})
+_LOWEST = frozenset({"=generation", "=certificate_expires"})
 _HIGHEST = frozenset({"=generation_loaded_at", "=upstream_up"})
 
 
@@ -312,7 +360,7 @@ class Exposition:
         values = _values(cells, status)
         for metric in METRICS:
             if metric.kind is Kind.HISTOGRAM:
-                yield _upstream_latency(cells)
+                yield _histogram(metric, cells)
             elif metric.kind is Kind.COUNTER:
                 counter = CounterMetricFamily(metric.name, metric.help, labels=metric.labels)
                 for labels, value in sorted(values[metric.name].items()):
@@ -347,11 +395,14 @@ def _values(cells: CellCounts, status: Status) -> dict[str, _Samples]:
         "interdict_answers_total": answers,
         "interdict_verdicts_total": verdicts,
         "interdict_dropped_total": _of_cells(cells, "dropped", 2),
+        "interdict_unknown_devices_total": _of_cells(cells, "unknown_devices", 1),
         "interdict_cache_events_total": _of_cells(cells, "cache", 1),
         "interdict_cache_octets": {(): cells.get(("=cache_octets",), 0)},
         "interdict_cache_entries": {(): cells.get(("=cache_entries",), 0)},
         "interdict_tcp_connections": {(): cells.get(("=tcp_connections",), 0)},
         "interdict_tcp_evictions_total": {(): cells.get(("tcp_evicted",), 0)},
+        "interdict_encrypted_connections": _of_cells(cells, "=connections", 1),
+        "interdict_encrypted_evictions_total": _of_cells(cells, "evicted", 1),
         "interdict_upstream_replies_ignored_total": _of_cells(cells, "replies_ignored", 1),
         "interdict_upstream_queries_total": _of_cells(cells, "upstream", 2),
         "interdict_upstream_up": _of_cells(cells, "=upstream_up", 1),
@@ -371,13 +422,19 @@ def _values(cells: CellCounts, status: Status) -> dict[str, _Samples]:
             (zone,): told.checked_at for zone, told in status.zones.items() if told.checked_at is not None
         },
         "interdict_zone_failures": {(zone,): told.failures for zone, told in status.zones.items()},
+        "interdict_zone_refresh_seconds": {
+            (zone,): told.refresh for zone, told in status.zones.items() if told.refresh is not None
+        },
         "interdict_exemption_in_force": {(id_,): int(is_so) for id_, (is_so, _) in status.exemptions.items()},
         "interdict_exemption_expires_timestamp_seconds": {
             (id_,): until for id_, (_, until) in status.exemptions.items()
         },
+        "interdict_certificate_expiry_timestamp_seconds": _of_cells(cells, "=certificate_expires", 0),
+        "interdict_hit_devices": {(order,): count for order, count in status.devices.items()},
         "interdict_hits_stored_total": {(sink,): count for sink, count in status.stored.items()},
         "interdict_store_errors_total": {(): status.store_errors},
         "interdict_spool_octets": {(): status.spool_octets},
+        "interdict_spool_limit_octets": {(): status.spool_limit} if status.spool_limit else {},
         "interdict_spool_damage_total": {(kind,): count for kind, count in status.spool_damage.items()},
         "interdict_process_restarts_total": {(process,): count for process, count in status.restarts.items()},
         "interdict_last_reload_successful": {} if status.reload_ok is None else {(): int(status.reload_ok)},
@@ -385,6 +442,7 @@ def _values(cells: CellCounts, status: Status) -> dict[str, _Samples]:
         "interdict_internal_errors_total": {(): cells.get(("internal_errors",), 0)},
         "interdict_overloads_total": {(): cells.get(("overloads",), 0)},
         "interdict_workers": {(): status.workers},
+        "interdict_workers_ready": {(): cells.get(("=workers_ready",), 0)},
         "interdict_build_info": {(status.version, status.hot, status.python): 1},
     }
 
@@ -397,24 +455,30 @@ def _of_cells(cells: CellCounts, name: str, labels: int) -> _Samples:
     return {key[1:]: count for key, count in cells.items() if key[0] == name and len(key) == labels + 1}
 
 
-def _upstream_latency(cells: CellCounts) -> HistogramMetricFamily:
-    """The histogram: cells count each answer in one bucket only, Prometheus wants each bucket with all below it."""
-    metric = _BY_NAME["interdict_upstream_latency_seconds"]
+# The cells of each histogram, (name of a bucket's, name of the sum's in microseconds), and its bounds. Cells count each
+# answer in one bucket only; Prometheus wants each bucket with all below it.
+_HISTOGRAMS = {
+    "interdict_upstream_latency_seconds": ("upstream_seconds_bucket", "upstream_seconds_sum_us", LATENCY_BUCKETS),
+    "interdict_answer_seconds": ("answer_seconds_bucket", "answer_seconds_sum_us", ANSWER_BUCKETS),
+}
+
+
+def _histogram(metric: Metric, cells: CellCounts) -> HistogramMetricFamily:
+    bucket_cells, sum_cells, bounds = _HISTOGRAMS[metric.name]
     family = HistogramMetricFamily(metric.name, metric.help, labels=metric.labels)
-    by_upstream: dict[str, dict[float, int]] = {}
-    for (upstream, le), count in _pairs(cells, "upstream_seconds_bucket"):
-        buckets = by_upstream.setdefault(upstream, dict.fromkeys(LATENCY_BUCKETS, 0))
+    by_label: dict[str, dict[float, int]] = {}
+    for (label, le), count in _pairs(cells, bucket_cells):
+        buckets = by_label.setdefault(label, dict.fromkeys(bounds, 0))
         bound = _bound(le)
         buckets[bound] = buckets.get(bound, 0) + int(count)
-    for upstream, buckets in sorted(by_upstream.items()):
+    for label, buckets in sorted(by_label.items()):
         buckets.setdefault(float("inf"), 0)
         total = 0
         cumulative: list[tuple[str, float]] = []
         for bound, count in sorted(buckets.items()):
             total += count
             cumulative.append(("+Inf" if bound == float("inf") else str(bound), total))
-        seconds = cells.get(("upstream_seconds_sum_us", upstream), 0) / 1e6
-        family.add_metric([upstream], buckets=cumulative, sum_value=seconds)
+        family.add_metric([label], buckets=cumulative, sum_value=cells.get((sum_cells, label), 0) / 1e6)
     return family
 
 

@@ -3,9 +3,10 @@
     u32le length of the rest | i64le µs since the Unix epoch | 28 octets of client address | tail
 
 The address is Linux' `struct sockaddr_in` or `sockaddr_in6` exactly as `recvmmsg` wrote it, zero padded, so that a
-worker copies and never formats. The tail is twelve tab-separated UTF-8 fields, the same for every query that meets the
-same rule with the same question, so it is made once (`HitTemplate`) and joined many times. Hits that could not be
-spooled leave one `Gap` in their place: an address family of 0 and a tail of `gap`, count, from, to.
+worker copies and never formats. The tail is thirteen tab-separated UTF-8 fields, the same for every query of a device
+that meets the same rule with the same question, so it is made once (`HitTemplate`) and joined many times. The last
+field, the device, is missing in what versions without devices spooled: such a record is read as one of no device. Hits
+that could not be spooled leave one `Gap` in their place: an address family of 0 and a tail of `gap`, count, from, to.
 
 No clock, no files, no sockets here. Any bytes parse, are torn (not all there yet), or are corrupt; nothing else
 happens.
@@ -24,7 +25,7 @@ MAX_RECORD_OCTETS = 4096  # of what the length announces; the longest tail that 
 _HEAD = struct.Struct("<Iq")
 _FIXED_OCTETS = 8 + SOCKADDR_OCTETS
 _NO_ADDRESS = bytes(SOCKADDR_OCTETS)
-_TAIL_FIELDS = 12
+TAIL_FIELDS = 13
 
 # Linux' numbers (bits/socket.h). The family is in the byte order of the machine, port and address in network order.
 _INET = (2).to_bytes(2, sys.byteorder)
@@ -83,6 +84,7 @@ class Hit(NamedTuple):
     rcode: str
     ede: int | None
     mode: str
+    device: str = ""  # by its name; empty where none was recognised
 
 
 class Gap(NamedTuple):
@@ -107,11 +109,12 @@ def hit_template(
     rcode: str,
     ede: int | None,
     mode: str,
+    device: str = "",
 ) -> HitTemplate:
     """Make the constant parts of the records of one kind of hit.
 
     Control characters are written as `\\DDD` and fields cut at their bound (1,040 octets for QNAME and rule, 256 for
-    names out of documents, 32 for words of our own), so that no text can break the record apart or make it too long to
+    names that people chose, 32 for words of our own), so that no text can break the record apart or make it too long to
     read back.
     """
     tail = b"\t".join(
@@ -128,6 +131,7 @@ def hit_template(
             _field(rcode, _MAX_WORD_OCTETS),
             b"" if ede is None else str(int(ede)).encode(),
             _field(mode, _MAX_WORD_OCTETS),
+            _field(device),
         )
     )
     return HitTemplate((_FIXED_OCTETS + len(tail)).to_bytes(4, "little"), tail)
@@ -235,7 +239,7 @@ def _octets(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-_TailFields = tuple[int, str, str, str, str, str, str, str, str, str, int | None, str]
+_TailFields = tuple[int, str, str, str, str, str, str, str, str, str, int | None, str, str]
 
 
 # Both caches are bounded and keyed by bytes: a flood of hits names few rules and few clients, and formatting is what a
@@ -243,12 +247,14 @@ _TailFields = tuple[int, str, str, str, str, str, str, str, str, str, int | None
 @lru_cache(maxsize=16384)
 def _fields_of_tail(tail: bytes) -> _TailFields:
     fields = _text(tail).split("\t")
-    if len(fields) != _TAIL_FIELDS:
-        raise CorruptRecord(f"{len(fields)} fields instead of {_TAIL_FIELDS}")
-    generation, group, transport, qname, qtype, order, app, rule, action, rcode, ede, mode = fields
+    if len(fields) == TAIL_FIELDS - 1:
+        fields.append("")
+    if len(fields) != TAIL_FIELDS:
+        raise CorruptRecord(f"{len(fields)} fields instead of {TAIL_FIELDS}")
+    generation, group, transport, qname, qtype, order, app, rule, action, rcode, ede, mode, device = fields
     code = _number(ede) if ede else None
     serial = _number(generation)
-    return serial, group, transport, qname, qtype, order, app, rule, action, rcode, code, mode
+    return serial, group, transport, qname, qtype, order, app, rule, action, rcode, code, mode, device
 
 
 @lru_cache(maxsize=16384)

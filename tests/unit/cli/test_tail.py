@@ -58,6 +58,7 @@ def numbers(found: Iterator[StoredHit]) -> list[int]:
     ("changed", "expected"),
     [
         ({}, "NXDOMAIN EDE 16  chat  ban  suffix chat.example  phones"),
+        ({"device": "phone-7"}, "NXDOMAIN EDE 16  chat  ban  suffix chat.example  phones  phone-7"),
         ({"mode": "observe", "ede": None}, "observed  chat  ban  suffix chat.example  phones"),
         ({"mode": "exempt", "ede": None, "group": ""}, "exempt  chat  ban  suffix chat.example  no group"),
         ({"order": "rule:portal", "app": "", "action": "passthru", "rcode": "NOERROR", "ede": None},
@@ -103,13 +104,15 @@ def test_an_empty_store_shows_nothing(log: Log) -> None:
         (Filter(client=ip_network("198.51.100.0/24")), [3]),
         (Filter(client=ip_network("2001:db8::/32")), [4]),
         (Filter(order="other", app="game"), []),
+        (Filter(device="phone-7"), [5]),
+        (Filter(device="phone"), []),
     ],
 )
 def test_a_filter_looks_back_past_what_does_not_match(log: Log, wanted: Filter, expected: list[int]) -> None:
     """One match is found though hundreds of other hits came after it."""
     log.put(
         hit(0), hit(1, order="other"), hit(2, app="game"), hit(3, client="198.51.100.7"), hit(4, client="2001:db8::5"),
-        *(hit(100 + i) for i in range(300)),
+        hit(5)._replace(device="phone-7"), *(hit(100 + i) for i in range(300)),
     )  # fmt: skip
 
     assert numbers(watch(log.log, wanted, 1, follow=False, pause=never)) == expected
@@ -151,7 +154,7 @@ def test_json_is_one_line_with_the_keys_of_the_files() -> None:
         "id": 9, "time": "2023-11-14T22:13:20.000005Z", "node": "node-1", "client": "192.0.2.1", "port": 4000,
         "generation": 7, "group": "phones", "transport": "udp", "qname": "chat.example", "qtype": "A", "order": "ban",
         "app": "chat", "rule": "suffix chat.example", "action": "nxdomain", "rcode": "NXDOMAIN", "ede": 16,
-        "mode": "enforce",
+        "mode": "enforce", "device": "",
     }  # fmt: skip
 
 

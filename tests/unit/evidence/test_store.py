@@ -19,11 +19,11 @@ SEGMENT = "w000-1700000000000000.spool"
 ROOT = Path(__file__).parents[3]
 
 
-def hit(number: int, at: float = AT, client: str = "192.0.2.1", ede: int | None = 16) -> Hit:
+def hit(number: int, at: float = AT, client: str = "192.0.2.1", ede: int | None = 16, device: str = "") -> Hit:
     return Hit(
         time_us=int(at * 1_000_000) + number, client=client, port=4000, generation=7, group="mobile", transport="udp",
         qname="chat.example.org", qtype="A", order="order-1", app="chat", rule="suffix example.org", action="NXDOMAIN",
-        rcode="NXDOMAIN", ede=ede, mode="enforce",
+        rcode="NXDOMAIN", ede=ede, mode="enforce", device=device,
     )  # fmt: skip
 
 
@@ -54,24 +54,24 @@ def folder(tmp_path: Path) -> Path:
 def test_a_hit_is_a_row_and_a_line(sqlite: Path, folder: Path) -> None:
     """Both sinks hold every field, under names that an auditor can read."""
     store = Store("node-1", sqlite, folder)
-    store.put([Chunk(SEGMENT, 10, [hit(5), hit(6, ede=None)])])
+    store.put([Chunk(SEGMENT, 10, [hit(5, device="phone-7"), hit(6, ede=None)])])
     store.close()
     query = (
         "SELECT time_us, node, generation, client, port, client_group, transport, qname, qtype, order_id, app, rule, "
-        "action, rcode, ede, mode FROM hit"
+        "action, rcode, ede, mode, device FROM hit"
     )
     assert rows(sqlite, query)[0] == (
         1_700_000_000_000_005, "node-1", 7, "192.0.2.1", 4000, "mobile", "udp", "chat.example.org", "A", "order-1",
-        "chat", "suffix example.org", "NXDOMAIN", "NXDOMAIN", 16, "enforce",
+        "chat", "suffix example.org", "NXDOMAIN", "NXDOMAIN", 16, "enforce", "phone-7",
     )  # fmt: skip
     assert lines(folder)[0] == {
         "time": "2023-11-14T22:13:20.000005Z", "node": "node-1", "generation": 7, "client": "192.0.2.1", "port": 4000,
         "group": "mobile", "transport": "udp", "qname": "chat.example.org", "qtype": "A", "order": "order-1",
         "app": "chat", "rule": "suffix example.org", "action": "NXDOMAIN", "rcode": "NXDOMAIN", "ede": 16,
-        "mode": "enforce",
+        "mode": "enforce", "device": "phone-7",
     }  # fmt: skip
-    assert lines(folder)[1]["ede"] is None
-    assert rows(sqlite, "SELECT ede FROM hit")[1] == (None,)
+    assert (lines(folder)[1]["ede"], lines(folder)[1]["device"]) == (None, "")
+    assert rows(sqlite, "SELECT ede, device FROM hit")[1] == (None, "")
 
 
 def test_a_gap_is_kept_beside_the_hits(sqlite: Path, folder: Path) -> None:
@@ -307,3 +307,90 @@ def test_another_program_s_file_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="schema 99"):
         Store("node-1", later, None)
     assert later.read_bytes() == before
+
+
+SCHEMA_1 = """
+CREATE TABLE hit (
+    id INTEGER PRIMARY KEY, time_us INTEGER NOT NULL, node TEXT NOT NULL, client TEXT NOT NULL, port INTEGER NOT NULL,
+    generation INTEGER NOT NULL, client_group TEXT NOT NULL, transport TEXT NOT NULL, qname TEXT NOT NULL,
+    qtype TEXT NOT NULL, order_id TEXT NOT NULL, app TEXT NOT NULL, rule TEXT NOT NULL, action TEXT NOT NULL,
+    rcode TEXT NOT NULL, ede INTEGER, mode TEXT NOT NULL
+);
+CREATE INDEX hit_time ON hit (time_us);
+CREATE INDEX hit_order ON hit (order_id, time_us);
+CREATE INDEX hit_client ON hit (client, time_us);
+CREATE INDEX hit_qname ON hit (qname, time_us);
+CREATE TABLE gap (id INTEGER PRIMARY KEY, from_us INTEGER NOT NULL, to_us INTEGER NOT NULL, node TEXT NOT NULL,
+    lost INTEGER NOT NULL);
+CREATE INDEX gap_time ON gap (to_us);
+CREATE TABLE position (segment TEXT PRIMARY KEY, octets INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE jsonl (name TEXT PRIMARY KEY, octets INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE stored (sink TEXT PRIMARY KEY, hits INTEGER NOT NULL) WITHOUT ROWID;
+PRAGMA user_version = 1;
+"""
+
+
+def old_store(path: Path, hits: int) -> None:
+    """A store as the version without devices made it."""
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.executescript(SCHEMA_1)
+    with db:
+        db.executemany(f"INSERT INTO hit VALUES (NULL, ?, 'node-1', {'?,' * 13} ?)", [hit(i)[:15] for i in range(hits)])
+        db.execute("INSERT INTO position VALUES (?, 10)", (SEGMENT,))
+        db.execute("INSERT INTO stored VALUES ('sqlite', ?)", (hits,))
+    db.close()
+
+
+def check_brought_up_to_date(path: Path, hits: int) -> None:
+    store = Store("node-1", path, None)
+    assert (store.positions(), store.stored()) == ({SEGMENT: 10}, {"sqlite": hits})
+    store.put([Chunk(SEGMENT, 20, [hit(hits, device="phone-7")])])
+    store.close()
+    log = HitLog(path)
+    found = [stored.hit for stored in log.recent(hits + 1)]
+    log.close()
+    assert found == [hit(i) for i in range(hits)] + [hit(hits, device="phone-7")]
+
+
+def test_a_store_from_before_there_were_devices_keeps_its_rows_and_takes_new_ones(sqlite: Path) -> None:
+    """Rows, positions and counts stay; the old rows are of no device."""
+    old_store(sqlite, 3)
+
+    check_brought_up_to_date(sqlite, 3)
+    check_same_layout(sqlite)
+
+
+def check_same_layout(path: Path) -> None:
+    fresh = path.with_name("fresh.sqlite")
+    Store("node-1", fresh, None).close()
+    layout = "SELECT name, type, [notnull], dflt_value FROM pragma_table_info('hit')"
+    assert rows(path, layout) == rows(fresh, layout)
+
+
+def test_a_death_at_any_moment_of_bringing_a_store_up_to_date_loses_nothing(tmp_path: Path) -> None:
+    """Whatever part of the log reached the disk, the next start finds every row, and goes on."""
+    path, log = tmp_path / "hits.sqlite", tmp_path / "hits.sqlite-wal"
+    old_store(path, 200)
+    store = Store("node-1", path, None)
+    octets, whole = path.read_bytes(), log.read_bytes()
+    store.close()
+    frame = 24 + 4096  # https://www.sqlite.org/fileformat2.html#walformat: a header of 32 octets, then frames
+
+    assert (len(whole) - 32) // frame >= 1
+    for cut in sorted({0, 7, 32, *(32 + n * frame + d for n in range(len(whole) // frame) for d in (1, 30, frame))}):
+        died = tmp_path / f"died-{cut}.sqlite"
+        died.write_bytes(octets)
+        died.with_name(f"{died.name}-wal").write_bytes(whole[:cut])
+        check_brought_up_to_date(died, 200)
+
+
+def test_a_copy_of_an_old_store_can_be_read_as_it_is(sqlite: Path) -> None:
+    """No recorder runs over it, and nothing is written there."""
+    old_store(sqlite, 2)
+    log = HitLog(sqlite)
+
+    assert [stored.hit for stored in log.recent(5)] == [hit(0), hit(1)]
+    assert [stored.id for stored in log.after(1)] == [2]
+    log.close()
+    assert rows(sqlite, "PRAGMA user_version") == [(1,)]

@@ -34,6 +34,15 @@ CELLS = {
     ("overloads",): 22,
     ("tcp_evicted",): 23,
     ("replies_ignored", "192.0.2.53"): 24,
+    ("answer_seconds_bucket", "udp", "0.0002"): 90,
+    ("answer_seconds_bucket", "udp", "0.05"): 9,
+    ("answer_seconds_sum_us", "udp"): 500_000,
+    ("answer_seconds_bucket", "dot", "+Inf"): 1,
+    ("=workers_ready",): 2,
+    ("=certificate_expires",): 1_900_000_001,
+    ("=connections", "dot"): 29,
+    ("evicted", "quic"): 30,
+    ("unknown_devices", "token"): 31,
 }
 STATUS = Status(
     generation=14, digest="abc",
@@ -41,8 +50,8 @@ STATUS = Status(
     list_ages={"apps/chat.yaml": 60.5}, stored={"sqlite": 15, "jsonl": 16}, store_errors=17, spool_octets=18,
     spool_damage={"torn": 19}, workers=2, restarts={"worker": 20}, reload_ok=False, reload_at=1_700_000_001.0,
     version="1.0", hot="plain", python="3.11.0",
-    zones={"list:ads": ZoneGauges(entries=21, refused=22, failures=23, fetched_at=24.0, checked_at=25.0)},
-    exemptions={"lab": (True, 1_900_000_000.0)},
+    zones={"list:ads": ZoneGauges(21, 22, 23, fetched_at=24.0, checked_at=25.0, refresh=26.0)},
+    exemptions={"lab": (True, 1_900_000_000.0)}, spool_limit=27, devices={"order-1": 28},
 )  # fmt: skip
 
 
@@ -66,6 +75,19 @@ def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
         ("interdict_zone_entries", {"zone": "list:ads"}, 21),
         ("interdict_zone_refused_entries", {"zone": "list:ads"}, 22),
         ("interdict_zone_failures", {"zone": "list:ads"}, 23),
+        ("interdict_zone_refresh_seconds", {"zone": "list:ads"}, 26),
+        ("interdict_spool_limit_octets", {}, 27),
+        ("interdict_hit_devices", {"order": "order-1"}, 28),
+        ("interdict_certificate_expiry_timestamp_seconds", {}, 1_900_000_001),
+        ("interdict_encrypted_connections", {"transport": "dot"}, 29),
+        ("interdict_encrypted_evictions_total", {"transport": "quic"}, 30),
+        ("interdict_answer_seconds_bucket", {"transport": "udp", "le": "0.0002"}, 90),
+        ("interdict_answer_seconds_bucket", {"transport": "udp", "le": "0.05"}, 99),
+        ("interdict_answer_seconds_count", {"transport": "udp"}, 99),
+        ("interdict_answer_seconds_sum", {"transport": "udp"}, 0.5),
+        ("interdict_answer_seconds_count", {"transport": "dot"}, 1),
+        ("interdict_workers_ready", {}, 2),
+        ("interdict_unknown_devices_total", {"means": "token"}, 31),
         ("interdict_zone_fetched_timestamp_seconds", {"zone": "list:ads"}, 24),
         ("interdict_zone_checked_timestamp_seconds", {"zone": "list:ads"}, 25),
         ("interdict_exemption_in_force", {"exemption": "lab"}, 1),
@@ -164,12 +186,13 @@ def test_a_bucket_without_a_cell_of_its_own_is_above_all_bounds() -> None:
         (("cache", "hit"), 1, 2, 3),
         (("=cache_octets",), 1, 2, 3),
         (("=generation",), 7, 8, 7),
+        (("=certificate_expires",), 7, 8, 7),
         (("=generation_loaded_at",), 7, 8, 8),
         (("=upstream_up", "192.0.2.53"), 1, 0, 1),
     ],
 )
 def test_workers_are_merged(key: tuple[str, ...], one: int, two: int, both: int) -> None:
-    """Counters and sizes add up; of generations the oldest is said; an upstream is up if anybody reaches it."""
+    """Counters and sizes add up; of generations and certificates the oldest is said; an upstream is up for anybody."""
     workers = [{key: one}, {key: two}]
     assert merge(workers, workers) == {key: both}
     assert merge(reversed(workers), reversed(workers)) == {key: both}

@@ -30,7 +30,7 @@ def template(**changes: object) -> HitTemplate:
     facts: dict[str, object] = {
         "generation": 7, "group": "mobile", "transport": "udp", "qname": "chat.example.org", "qtype": "A",
         "order": "order-1", "app": "chat", "rule": "suffix example.org", "action": "NXDOMAIN", "rcode": "NXDOMAIN",
-        "ede": 16, "mode": "enforce",
+        "ede": 16, "mode": "enforce", "device": "phone-7",
     }  # fmt: skip
     return hit_template(**(facts | changes))  # type: ignore[arg-type]
 
@@ -48,10 +48,27 @@ def test_a_hit_comes_back_with_every_field() -> None:
         Hit(
             time_us=TIME_US, client="192.0.2.1", port=5353, generation=7, group="mobile", transport="udp",
             qname="chat.example.org", qtype="A", order="order-1", app="chat", rule="suffix example.org",
-            action="NXDOMAIN", rcode="NXDOMAIN", ede=16, mode="enforce",
+            action="NXDOMAIN", rcode="NXDOMAIN", ede=16, mode="enforce", device="phone-7",
         ),
         len(WHOLE),
     )  # fmt: skip
+
+
+def test_a_record_from_before_there_were_devices_is_one_of_no_device() -> None:
+    """Twelve fields, as the version before spooled them, are a whole record."""
+    tail = WHOLE[40:].rpartition(b"\t")[0]
+    old = (36 + len(tail)).to_bytes(4, "little") + WHOLE[4:40] + tail
+
+    hit, after = parse(old + WHOLE, 0)
+
+    assert isinstance(hit, Hit)
+    assert hit == parse(WHOLE, 0)[0]._replace(device="")  # type: ignore[union-attr]
+    assert after == len(old)
+
+
+def test_a_hit_of_no_device_says_so() -> None:
+    """Empty, and not a word that a device could be called by."""
+    assert parse(record(device=""), 0)[0][15] == ""  # type: ignore[misc]
 
 
 def test_the_hot_path_may_join_the_parts_itself() -> None:
@@ -117,7 +134,7 @@ def test_every_cut_is_torn_not_corrupt(end: int) -> None:
         ("an unknown address family", WHOLE[:12] + b"\x63\x00" + WHOLE[14:]),
         ("no address, and not a gap", WHOLE[:12] + bytes(28) + WHOLE[40:]),
         ("not UTF-8", WHOLE[:-1] + b"\xff"),
-        ("a field too few", WHOLE.replace(b"\tchat\t", b"\tchat ")),
+        ("two fields too few", WHOLE.replace(b"\tchat\tsuffix", b"\tchat suffix").replace(b"\tphone-7", b" phone-7 ")),
         ("a field too many", WHOLE.replace(b"order-1", b"order\t1")),
         ("a generation that is no number", WHOLE.replace(b"7\tmob", b"x\tmob")),
         ("an EDE that is no number", WHOLE.replace(b"16\tenf", b"-1\tenf")),
@@ -163,31 +180,33 @@ PRINTABLE = st.text(st.characters(exclude_categories=["C", "Z"]), max_size=20)
     PRINTABLE, PRINTABLE, st.none() | st.integers(0, 65535), st.integers(0, 4_000_000_000_000_000),
 )  # fmt: skip
 def test_printable_fields_come_back_as_they_were(
-    generation: int, host: str, port: int, group: str, rule: str, ede: int | None, time_us: int
+    generation: int, host: str, port: int, group: str, device: str, ede: int | None, time_us: int
 ) -> None:
     """Whatever is printable and short survives the round trip."""
-    made = template(generation=generation, group=group, rule=rule, ede=ede)
+    made = template(generation=generation, group=group, device=device, ede=ede)
     hit, _ = parse(hit_record(made, time_us, sockaddr(host, port)), 0)
     assert isinstance(hit, Hit)
-    assert (hit.generation, hit.group, hit.rule, hit.ede, hit.time_us) == (generation, group, rule, ede, time_us)
+    assert (hit.generation, hit.group, hit.device, hit.ede, hit.time_us) == (generation, group, device, ede, time_us)
     assert (hit.client, hit.port) == (host, port)
 
 
 @given(st.text(max_size=3000))
 def test_no_text_breaks_a_record(text: str) -> None:
     """Tabs, newlines, surrogates, any length: one record within the bound, without control characters."""
-    made = template(group=text, transport=text, qname=text, qtype=text, order=text, app=text, rule=text, mode=text)
+    made = template(
+        group=text, transport=text, qname=text, qtype=text, order=text, app=text, rule=text, mode=text, device=text
+    )
     octets = hit_record(made, TIME_US, sockaddr("192.0.2.1", 1))
     hit, after = parse(octets, 0)
     assert after == len(octets) <= MAX_RECORD_OCTETS + 4
     assert isinstance(hit, Hit)
-    assert all(field.isprintable() for field in hit[4:13])
+    assert all(field.isprintable() for field in (*hit[4:13], hit.device))
 
 
 @pytest.mark.parametrize("character", ["x", "é", "\U0001f512", "\t", "\\", "\udc80"])
 def test_the_longest_fields_make_a_record_that_parses(character: str) -> None:
     """The bounds of the fields add up to less than the bound of the record."""
-    names = ("group", "transport", "qname", "qtype", "order", "app", "rule", "action", "rcode", "mode")
+    names = ("group", "transport", "qname", "qtype", "order", "app", "rule", "action", "rcode", "mode", "device")
     made = template(generation=2**63 - 1, ede=65535, **dict.fromkeys(names, character * 3000))
     assert isinstance(parse(hit_record(made, TIME_US, sockaddr("192.0.2.1", 1)), 0)[0], Hit)
 
