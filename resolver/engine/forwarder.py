@@ -50,8 +50,10 @@ class Exchange(Protocol):
         """Address and port, for logs and metrics."""
         ...
 
-    async def over_udp(self, query: bytes, accept: Callable[[bytes, bytes], T], wait: float) -> T:
-        """Send a query under a fresh id and return what `accept(reply, query as sent)` makes of the first good reply.
+    async def ask(self, query: bytes, accept: Callable[[bytes, bytes], T], wait: float) -> T:
+        """Send a query under an id of its own and return what `accept(reply, query as sent)` makes of its good reply.
+
+        The reply may be truncated, where it came over a transport that does not carry answers of any size.
 
         Raises:
             OSError: The upstream can not be reached.
@@ -59,8 +61,8 @@ class Exchange(Protocol):
         """
         ...
 
-    async def over_tcp(self, query: bytes, accept: Callable[[bytes, bytes], T], wait: float) -> T:
-        """The same over TCP.
+    async def ask_whole(self, query: bytes, accept: Callable[[bytes, bytes], T], wait: float) -> T:
+        """The same over a transport that carries answers of any size.
 
         Raises:
             OSError: The upstream can not be reached, or closed the connection.
@@ -290,19 +292,19 @@ class Forwarder:
         raise UpstreamError("; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "no time left")
 
     async def _ask(self, upstream: Upstream, qname: bytes, qtype: int, do: bool, cd: bool, end: float) -> Reply:
-        ask = upstream.exchange
+        exchange = upstream.exchange
         query = write_query(qname, qtype, 0, do=do, cd=cd, edns=upstream.edns, udp_octets=UDP_OCTETS)
-        reply = await ask.over_udp(query, read_reply, min(self._terms.try_timeout, self._left(end)))
+        reply = await exchange.ask(query, read_reply, min(self._terms.try_timeout, self._left(end)))
         if upstream.edns and _knows_no_edns(reply):
             # A server that knows no EDNS says so like this (RFC 6891 §7): asked again in the old form, and from now on
             # if that was it; a question that it can not take in either form says nothing about EDNS.
             query = write_query(qname, qtype, 0, do=False, cd=cd, edns=False, udp_octets=UDP_OCTETS)
-            reply = await ask.over_udp(query, read_reply, min(self._terms.try_timeout, self._left(end)))
+            reply = await exchange.ask(query, read_reply, min(self._terms.try_timeout, self._left(end)))
             upstream.edns = _knows_no_edns(reply)
         if reply.truncated:
-            reply = await ask.over_tcp(query, read_reply, self._left(end))
+            reply = await exchange.ask_whole(query, read_reply, self._left(end))
             if reply.truncated:
-                raise WireError(None, None, "truncated over TCP")
+                raise WireError(None, None, "truncated though nothing limits its size")
         return reply
 
     def _left(self, end: float) -> float:

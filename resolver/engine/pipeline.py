@@ -7,21 +7,24 @@ octets; None is silence.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 
 from resolver.engine.cache import Cache, Entry, cache_key
+from resolver.engine.covered import Coverage, CoveringOrder, covered
 from resolver.engine.delegation import NameServers
 from resolver.engine.forwarder import Clock, Forwarder, UpstreamError
-from resolver.engine.inforce import PolicyInForce
-from resolver.engine.special import SpecialNames
+from resolver.engine.inforce import PolicyInForce, Standing
+from resolver.engine.special import WHOAMI, SpecialNames
 from resolver.engine.substitute import alias_target, policy_answer, rewritten_answer
 from resolver.engine.templates import learn_template
 from resolver.hot._batch_cy import NEVER, Ready
 from resolver.hot._scan_cy import age
 from resolver.observe.cells import Cells
 from resolver.observe.record import HitTemplate, hit_template
-from resolver.policy.documents import Action
+from resolver.policy.client import Client, Transport
+from resolver.policy.documents import Action, Mode
 from resolver.policy.generation import ORDER_RANK, View
 from resolver.policy.judge import Reached, Verdict, is_settled, judge_answer, judge_query
 from resolver.wire import name as names
@@ -30,25 +33,9 @@ from resolver.wire.compose import error_answer, write_reply
 from resolver.wire.message import CD, RD, TC, Answer, ExtendedError, Query, WireError, read_query
 from resolver.wire.rewrite import without_ech
 
+NO_KEEPALIVE: Mapping[Transport, float] = {}
 STALE_WAIT = 1.8  # seconds a client waits for fresh data while stale data is at hand (RFC 8767 §5)
 STALE_RETRY = 30.0  # seconds after a failed refresh during which stale data is given at once (RFC 8767 §5)
-
-
-@dataclass(frozen=True, slots=True)
-class Client:
-    """Who asks, and how.
-
-    `address` is 4 or 16 octets; `sockaddr` is the 28 octets that go into hit records.
-    """
-
-    address: bytes
-    sockaddr: bytes
-    transport: str  # udp or tcp
-
-    @property
-    def over_udp(self) -> bool:
-        """Whether replies are bound by a datagram's size."""
-        return self.transport == "udp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +73,9 @@ class Pipeline:
         spool: Callable[[bytes, int, float], None],
         clock: Clock,
         nsid: bytes,
+        node: str = "",
+        keepalive: Mapping[Transport, float] = NO_KEEPALIVE,
+        seen: Callable[[int, float], None] = lambda number, at: None,
     ) -> None:
         """Wire up.
 
@@ -98,6 +88,9 @@ class Pipeline:
             spool: Takes (hit records, how many, Unix seconds).
             clock: Both clocks.
             nsid: This server's identity (RFC 5001 §2.3); the policy in force is told with it.
+            node: What this server calls itself to those who ask whether they are covered.
+            keepalive: For how many seconds connections of a transport may be idle, told to who asks (RFC 7828).
+            seen: Is told the number of each device that asks, and when (Unix seconds).
         """
         self._policy = policy
         self._special = special
@@ -108,6 +101,9 @@ class Pipeline:
         self._spool = spool
         self._clock = clock
         self._nsid = nsid
+        self._node = node
+        self._keepalive = keepalive
+        self._seen = seen
 
     def begin(self, packet: bytes, client: Client) -> "bytes | Wanted | None":
         """Answer a message, or say what is wanted of an upstream first."""
@@ -123,21 +119,23 @@ class Pipeline:
 
         # Who asks? Before policy, so that a stranger can not find out by asking whom an order binds.
         at = self._clock.at()
-        self._policy.turn(at)
-        if not self._policy.generation.is_allowed(client.address):
-            refusal = error_answer(Rcode.REFUSED, ExtendedError(Ede.PROHIBITED, "client address is not allowed"))
-            return self._reply(packet, client, query, refusal, None, None, "error")
+        standing = self._standing_of(client, at)
+        if standing.refusal:
+            return self._refuse(packet, client, query, standing)
+        client = standing.client
+        if standing.number >= 0:
+            self._seen(standing.number, at)
 
         # 3. What does policy say? Before special names, cache and upstreams: a settled verdict goes nowhere else, and
         # that of an order is the same for every QTYPE and class, so that no HTTPS or CHAOS question is a way round.
-        view = self._policy.view_of(client.address, at)
+        view = self._policy.view_of(standing, at)
         verdict = _as_carried(judge_query(query.qname, view, query.qtype), client)
         if verdict is not None and is_settled(verdict, view):
             return self._enforce(packet, client, query, view, verdict)
 
         # Names that stay here. Before the RD check, since these answers need nobody else. A verdict that only waits for
         # an answer acts where none will come.
-        answer, source = self._special.answer(query), "special"
+        answer, source = self._special.answer(query, lambda: covered(self.coverage(client))), "special"
         if answer is None and not query.flags & RD:
             # A forwarder has nothing of its own to say to "do not recurse", and what others asked is not told
             # (cache snooping). RFC 8914 §4.21.
@@ -146,7 +144,9 @@ class Pipeline:
         if answer is not None:
             if verdict is not None and not verdict.passes:
                 return self._enforce(packet, client, query, view, verdict)
-            return self._reply(packet, client, query, answer, view, verdict, source)
+            # Who asks is told to nobody else, nor told again.
+            lasting = query.qname != WHOAMI
+            return self._reply(packet, client, query, answer, view, verdict, source, lasting=lasting)
 
         # 4. Do we know? The cache stands behind policy and is judged again on the way out.
         now = self._clock.now()
@@ -166,6 +166,32 @@ class Pipeline:
             return self._stale(wanted)
         self._count_cache("miss")
         return wanted
+
+    def coverage(self, client: Client) -> Coverage:
+        """What is known of a client, and which orders bind it now."""
+        at = self._clock.at()
+        standing = self._standing_of(client, at)
+        terms = self._policy.generation.terms
+        orders: tuple[CoveringOrder, ...] = ()
+        group = ""
+        if not standing.refusal:
+            view = self._policy.view_of(standing, at)
+            group = view.group
+            orders = tuple(
+                CoveringOrder(terms.orders[number].id, terms.orders[number].title_en)
+                for number, stance in sorted(view.stances.items())
+                if stance.mode is Mode.ENFORCE
+            )
+        return Coverage(
+            client=str(ip_address(client.address)),
+            device=standing.client.device,
+            group=group,
+            transport=client.transport,
+            orders=orders,
+            generation=self._policy.generation.label,
+            node=self._node,
+            at=at,
+        )
 
     async def finish(self, wanted: Wanted) -> bytes | None:
         """Answer with what an upstream says, or with what it said before where it says nothing now."""
@@ -212,7 +238,9 @@ class Pipeline:
         banned = _as_carried(judge_query(target, view, query.qtype), client)
         if banned is None or banned.passes or banned.rank >= verdict.rank:
             found = await self._look_up(target, query)
-            if self._has_changed(view, client):
+            at = self._clock.at()
+            standing = self._standing_of(client, at)
+            if standing.refusal or self._policy.view_of(standing, at) is not view:
                 return self.begin(packet, client)
             elapsed = 0
             if isinstance(found, Entry):
@@ -250,8 +278,12 @@ class Pipeline:
         """Give the entry that was found; in place of a failure (an Answer) rather stale data (RFC 8767 §5)."""
         query = wanted.query
         # The policy may have changed while we waited: the answer is judged by what is in force now, not then.
-        if self._has_changed(wanted.view, wanted.client):
-            view = self._policy.view_of(wanted.client.address, self._clock.at())
+        at = self._clock.at()
+        standing = self._standing_of(wanted.client, at)
+        if standing.refusal:
+            return self._refuse(wanted.packet, wanted.client, query, standing)
+        view = self._policy.view_of(standing, at)
+        if view is not wanted.view:
             verdict = _as_carried(judge_query(query.qname, view, query.qtype), wanted.client)
             wanted, name_servers = replace(wanted, view=view, verdict=verdict), None  # found as the old view wants them
             if verdict is not None and is_settled(verdict, view):
@@ -262,11 +294,16 @@ class Pipeline:
             return self._stale(wanted, name_servers)
         return self._unanswered(wanted, found, source)
 
-    def _has_changed(self, view: View, client: Client) -> bool:
-        """Whether the client is held to another view now."""
-        at = self._clock.at()
+    def _standing_of(self, client: Client, at: float) -> Standing:
+        """What a client counts as now, under the policy of now."""
         self._policy.turn(at)
-        return self._policy.view_of(client.address, at) is not view
+        return self._policy.standing_of(client, at)
+
+    def _refuse(self, packet: bytes, client: Client, query: Query, standing: Standing) -> bytes:
+        if standing.stranger is not None:
+            self._cells.counts[self._cells.index("unknown_devices", standing.stranger)] += 1
+        refusal = error_answer(Rcode.REFUSED, ExtendedError(Ede.PROHIBITED, standing.refusal))
+        return self._reply(packet, client, query, refusal, None, None, "error")
 
     def _unanswered(self, wanted: Wanted, failure: Answer, source: str) -> "bytes | Wanted | None":
         """Say that nobody could answer; a verdict that waited for the answer acts instead."""
@@ -338,7 +375,14 @@ class Pipeline:
     ) -> bytes:
         """Write the reply, count it, record a hit, and let the hot memo learn what will be true again."""
         # 6. Put it together, at age 0, and let it age as the memo would, by the same function.
-        reply = write_reply(query, answer, over_udp=client.over_udp, nsid=self._identity(query))
+        reply = write_reply(
+            query,
+            answer,
+            over_udp=client.over_udp,
+            nsid=self._identity(query),
+            encrypted=client.transport.is_encrypted,
+            keepalive=self._keepalive.get(client.transport),
+        )
         shift = 12 + len(query.question)
         ttls = (
             tuple((at + shift, ttl) for at, ttl in answer.ttls) if entry is not None and not reply[2] & TC >> 8 else ()
@@ -364,7 +408,7 @@ class Pipeline:
                 lasting = source in ("cache", "upstream") and bool(ttls) and entry.expires > entry.stored
                 lasting = lasting and (not view.follows_nameservers or _is_free(verdict))
             if lasting:
-                memo = self._policy.memo_of(client.address, view)
+                memo = self._policy.memo_of(client, view)
                 if memo is not None:
                     cell = self._query_cell(client, group, query, answer.rcode, "ready", verdict)
                     memo.put(
@@ -402,6 +446,7 @@ class Pipeline:
             rcode="" if rcode is None else rcode_text(rcode),
             ede=int(verdict.ede) if not verdict.passes and rcode is not None else None,
             mode="exempt" if verdict.exemption else verdict.mode.value,
+            device=client.device,
         )
         at = self._clock.at()
         stamp = int(at * 1_000_000).to_bytes(8, "little")

@@ -1,14 +1,16 @@
 """Names that have no business on the wire, answered here.
 
 Special-use names (RFC 6761 and its registry), the reverse zones of addresses that mean nothing beyond a network
-(RFC 6303, RFC 7793), the discovery zone resolver.arpa (RFC 9462 §6.4), questions of class CHAOS about this server, and
-QTYPE ANY (RFC 8482 §4.2). Nothing in this file ever reaches an upstream; the configuration may hand a name back
-(`special_use.forward`), as a site with its own reverse zones must.
+(RFC 6303, RFC 7793), the names of discovery (RFC 9462 §4 to §6.4), questions of class CHAOS about this server, what it
+knows of who asks (`whoami.interdict.test`), and QTYPE ANY (RFC 8482 §4.2). Nothing in this file ever reaches an
+upstream; the configuration may hand a name back (`special_use.forward`), as a site with its own reverse zones must.
 """
 
 from collections.abc import Callable
 from enum import Enum
+from typing import Final
 
+from resolver.engine.discovery import BY_ADDRESS, Discovery
 from resolver.wire import name as names
 from resolver.wire.codes import Rclass, Rcode, Rtype
 from resolver.wire.compose import LOCAL_TTL, error_answer, negative_answer, rdata, records_answer
@@ -16,12 +18,15 @@ from resolver.wire.message import Answer, Query
 
 _ANY_TTL = 3600
 _GENERATION = names.from_text("generation.server")
+WHOAMI: Final = names.from_text("whoami.interdict.test")
+_STRING_OCTETS = 255  # the most that one string of TXT holds (RFC 1035 §3.3)
 
 
 class _Kind(Enum):
     NOTHING = "a domain that does not exist, its top included"
     EMPTY = "a zone that holds nothing but its apex"
     NODATA = "a zone whose every name exists and holds nothing"
+    DISCOVERY = "the name by which clients that know this server's find its transports"
     LOCALHOST = "the loopback names"
     IPV4ONLY = "ipv4only.arpa, by which hosts find a NAT64"
     LOOPBACK4 = "the reverse zone of 127/8"
@@ -40,6 +45,7 @@ _ZONES = {
     ],
     _Kind.EMPTY: [
         "home.arpa",  # RFC 8375 §4
+        "interdict.test",  # below a name that is nobody's (RFC 6761 §6.2), with `whoami` in it
         # RFC 6303 §4.1 to §4.6
         "10.in-addr.arpa", *(f"{n}.172.in-addr.arpa" for n in range(16, 32)), "168.192.in-addr.arpa",
         "0.in-addr.arpa", "254.169.in-addr.arpa", "2.0.192.in-addr.arpa", "100.51.198.in-addr.arpa",
@@ -63,7 +69,14 @@ _RFC8482 = b"\x07RFC8482\x00"
 class SpecialNames:
     """What this server answers by itself, whatever the upstreams say."""
 
-    def __init__(self, forward: tuple[bytes, ...], identity: str, version: str, generation: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        forward: tuple[bytes, ...],
+        identity: str,
+        version: str,
+        generation: Callable[[], str],
+        discovery: Discovery | None = None,
+    ) -> None:
         """Set up.
 
         Args:
@@ -71,8 +84,14 @@ class SpecialNames:
             identity: What `id.server` says (RFC 4892 §2).
             version: What `version.server` says.
             generation: Tells what `generation.server` says: which policy is in force.
+            discovery: How clients find the encrypted transports; None for not at all.
         """
         self._zones = {names.from_text(text): kind for kind, texts in _ZONES.items() for text in texts}
+        self._found = discovery.answer() if discovery is not None else None
+        self._found_at = {BY_ADDRESS}
+        if discovery is not None and self._found is not None:
+            self._found_at.add(discovery.by_name)
+            self._zones[discovery.by_name] = _Kind.DISCOVERY
         self._zones.update(dict.fromkeys(forward, _Kind.FORWARD))
         self._chaos = {
             names.from_text("id.server"): identity,
@@ -82,14 +101,23 @@ class SpecialNames:
         }
         self._generation = generation
 
-    def answer(self, query: Query) -> Answer | None:
-        """The answer to a question that is never forwarded, or None."""
+    def answer(self, query: Query, whoami: Callable[[], tuple[str, ...]] = tuple) -> Answer | None:
+        """The answer to a question that is never forwarded, or None.
+
+        Args:
+            query: What is asked.
+            whoami: Tells what is known of who asks, a text a record; called for no other name. Nothing: no records.
+        """
         if query.qclass == Rclass.CH:
             return self._chaos_answer(query)
         if query.qclass != Rclass.IN:
             return error_answer(Rcode.NOTIMP)
         kind, offset = self._find(query.qname)
         if kind is not _Kind.FORWARD:
+            if query.qtype == Rtype.SVCB and query.qname in self._found_at and self._found is not None:
+                return self._found
+            if query.qname == WHOAMI:
+                return _whoami_answer(query, offset, whoami)
             return _answer(kind, query, offset)
         if query.qtype == Rtype.ANY:
             return records_answer([(Rtype.HINFO, _RFC8482)], _ANY_TTL)
@@ -110,7 +138,7 @@ class SpecialNames:
             return error_answer(Rcode.REFUSED)
         if query.qtype not in (Rtype.TXT, Rtype.ANY):
             return Answer(int(Rcode.NOERROR))
-        text = text.encode()[:255].decode("utf-8", "ignore")  # the most that one string holds (RFC 1035 §3.3)
+        text = text.encode()[:_STRING_OCTETS].decode("utf-8", "ignore")
         return records_answer([(Rtype.TXT, rdata(Rtype.TXT, text))], 0, rclass=Rclass.CH)
 
 
@@ -121,7 +149,7 @@ def _answer(kind: _Kind, query: Query, offset: int) -> Answer:
     apex = names.to_text(query.qname[offset:])
     exists = kind in (_Kind.NODATA, _Kind.LOCALHOST) or is_apex
     found: list[tuple[Rtype, str]] = []
-    if is_apex:
+    if is_apex and kind is not _Kind.DISCOVERY:  # a name in somebody's zone, and no zone
         found += [(Rtype.SOA, apex), (Rtype.NS, apex)]
     if kind is _Kind.LOCALHOST:
         found += [(Rtype.A, "127.0.0.1"), (Rtype.AAAA, "::1")]
@@ -138,3 +166,18 @@ def _answer(kind: _Kind, query: Query, offset: int) -> Answer:
     if asked:
         return records_answer(asked, LOCAL_TTL)
     return negative_answer(Rcode.NOERROR if exists else Rcode.NXDOMAIN, offset, LOCAL_TTL, 1)
+
+
+def _whoami_answer(query: Query, offset: int, whoami: Callable[[], tuple[str, ...]]) -> Answer:
+    texts = whoami() if query.qtype in (Rtype.TXT, Rtype.ANY) else ()
+    if not texts:
+        return negative_answer(Rcode.NOERROR, offset, 0, 1)
+    # It is about one client at one moment, so nobody may keep it.
+    return records_answer([(Rtype.TXT, _strings(text)) for text in texts], 0)
+
+
+def _strings(text: str) -> bytes:
+    """RDATA of TXT: a text in as many strings as it takes (RFC 1035 §3.3.14)."""
+    octets = text.encode("utf-8", "backslashreplace")
+    parts = [octets[i : i + _STRING_OCTETS] for i in range(0, len(octets), _STRING_OCTETS)] or [b""]
+    return b"".join(bytes((len(part),)) + part for part in parts)

@@ -3,6 +3,7 @@
 from resolver.engine.cache import Entry
 from resolver.policy.documents import Action
 from resolver.policy.judge import Verdict
+from resolver.policy.reply import own_alias
 from resolver.policy.terms import PolicyTerms, ZoneEntry
 from resolver.wire.codes import Rclass, Rcode, Rtype
 from resolver.wire.compose import error_answer, negative_answer, rdata
@@ -49,18 +50,7 @@ def policy_answer(
 
 def alias_target(verdict: Verdict, query: Query) -> bytes | None:
     """The name that policy makes QNAME an alias of, where the question is to be answered with what that name has."""
-    if verdict.action is not Action.LOCAL_DATA or query.qtype in (Rtype.CNAME, Rtype.ANY) or query.qclass != Rclass.IN:
-        return None
-    if any(record.rtype == query.qtype for record in verdict.rule_held.records):
-        return None
-    return next(
-        (
-            _expanded(record.rdata, verdict.subject)
-            for record in verdict.rule_held.records
-            if record.rtype == Rtype.CNAME
-        ),
-        None,
-    )
+    return own_alias(verdict, query.qtype) if query.qclass == Rclass.IN else None
 
 
 def rewritten_answer(

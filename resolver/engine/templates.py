@@ -9,7 +9,7 @@ pointers to the listed one. Rules on the client's address are the view's: they h
 
 from resolver.hot._batch_cy import ViewMemo
 from resolver.hot._templates_cy import NO_OPT, REST_OCTETS, WITH_DO, WITH_OPT, Template, template_key
-from resolver.observe.record import HitTemplate
+from resolver.observe.record import TAIL_FIELDS, HitTemplate
 from resolver.policy.documents import Action, Mode
 from resolver.policy.generation import View
 from resolver.policy.judge import Verdict, is_settled
@@ -97,7 +97,7 @@ def _template(
     rest = reply[HEADER_OCTETS + len(query.question) :]
     fields = hit.tail.split(b"\t")
     qname, owner = names.to_text(query.qname).encode(), names.to_text(verdict.owner).encode()
-    before = fields[7].removesuffix(owner) if len(fields) == 12 else b""
+    before = fields[7].removesuffix(owner) if len(fields) == TAIL_FIELDS else b""
     if reply[2] & TC >> 8 or len(rest) > REST_OCTETS or fields[3] != qname or before + owner != fields[7]:
         return None
     pointer = (0xC000 | HEADER_OCTETS + verdict.owner_offset).to_bytes(2, "big")

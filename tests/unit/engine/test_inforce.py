@@ -1,16 +1,19 @@
 """The policy in force: one generation, the views of this moment, and memos that never outlive them."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resolver.engine.inforce import PolicyInForce
-from resolver.hot._batch_cy import NEVER, Ready
+from resolver.engine.inforce import IdentityTerms, PolicyInForce
+from resolver.hot._batch_cy import NEVER, Ready, ViewMemo
+from resolver.policy.client import Client, Credentials, Transport
 from resolver.policy.documents import Action
-from resolver.policy.generation import Generation
+from resolver.policy.generation import Generation, View
 from resolver.policy.judge import judge_query
+from resolver.policy.register import Device, Entry, Means, Proof, Register, digest_of, write_register
 from resolver.policy.terms import FOREVER, ZoneKind
 from resolver.policy.zone import Rule
 from tests.support.build import Ban, Spared, Zone, own, policy, wire
@@ -30,8 +33,20 @@ def in_force(*orders: Held, ready_answers: int = 1000) -> PolicyInForce:
     return PolicyInForce(generation(*orders, groups=GROUPS), START_AT, ready_answers)
 
 
+def who(address: bytes, **how: Any) -> Client:
+    return Client(address, bytes(28), Transport.UDP, **how)
+
+
+def view_of(policy: PolicyInForce, address: bytes, at: float) -> View:
+    return policy.view_of(policy.standing_of(who(address), at), at)
+
+
+def memo_of(policy: PolicyInForce, address: bytes, view: View) -> ViewMemo | None:
+    return policy.memo_of(who(address), view)
+
+
 def learn(policy: PolicyInForce, address: bytes, key: bytes = b"k") -> bool:
-    memo = policy.memo_of(address, policy.view_of(address, START_AT))
+    memo = memo_of(policy, address, view_of(policy, address, START_AT))
     if memo is not None:
         memo.put(key, ready())
     return memo is not None
@@ -57,8 +72,8 @@ def test_an_order_holds_from_its_moment_until_its_end(
 
     policy.turn(START_AT + at)
 
-    assert bool(policy.view_of(PHONE, START_AT + at).stances) == holds
-    assert not policy.view_of(DESK, START_AT + at).stances
+    assert bool(view_of(policy, PHONE, START_AT + at).stances) == holds
+    assert not view_of(policy, DESK, START_AT + at).stances
 
 
 def test_a_turn_is_told_of_once_and_only_at_a_moment() -> None:
@@ -76,7 +91,7 @@ def test_a_change_forgets_every_ready_answer(change: str) -> None:
     """Nothing said under the old policy is said again, to anybody."""
     policy = in_force(Held([CHAT], groups=["phones"], effective=START_AT + 10))
     assert all(learn(policy, address) for address in (PHONE, DESK, NOBODY))
-    memos = list(policy.sources.values())
+    memos = list(policy.sources_of(None).values())
     assert policy.ready_answers() == 3
 
     if change == "turn":
@@ -84,21 +99,21 @@ def test_a_change_forgets_every_ready_answer(change: str) -> None:
     else:
         policy.swap(generation(serial=2, groups=GROUPS), START_AT)
 
-    assert (policy.sources, policy.ready_answers()) == ({}, 0)
+    assert (policy.sources_of(None), policy.ready_answers()) == ({}, 0)
     learn(policy, PHONE)
-    assert policy.sources[PHONE] not in memos
+    assert policy.sources_of(None)[PHONE] not in memos
 
 
 def test_a_view_of_the_old_policy_teaches_nothing() -> None:
     """An answer that was under way while the policy changed may be given, but not learned."""
     policy = in_force(Held([CHAT], groups=["phones"], effective=START_AT + 10))
-    old = policy.view_of(PHONE, START_AT)
+    old = view_of(policy, PHONE, START_AT)
 
     policy.turn(START_AT + 10)
 
-    assert policy.memo_of(PHONE, old) is None
-    policy.view_of(PHONE, START_AT + 10)
-    assert policy.memo_of(PHONE, old) is None
+    assert memo_of(policy, PHONE, old) is None
+    view_of(policy, PHONE, START_AT + 10)
+    assert memo_of(policy, PHONE, old) is None
 
 
 def test_clients_of_one_group_share_a_memo_and_of_two_do_not() -> None:
@@ -108,8 +123,8 @@ def test_clients_of_one_group_share_a_memo_and_of_two_do_not() -> None:
     for address in (PHONE, other_phone, DESK, NOBODY):
         learn(policy, address)
 
-    assert policy.sources[PHONE] is policy.sources[other_phone]
-    assert len({id(memo) for memo in policy.sources.values()}) == 3
+    assert policy.sources_of(None)[PHONE] is policy.sources_of(None)[other_phone]
+    assert len({id(memo) for memo in policy.sources_of(None).values()}) == 3
 
 
 @pytest.mark.parametrize("limit", [10, 100, 1000])
@@ -130,26 +145,26 @@ def test_answers_in_use_stay_while_another_view_holds_older_ones() -> None:
         for n in range(count):
             learn(policy, address, n.to_bytes(4, "big"))
         if address is DESK:
-            policy.sources[DESK].halve()
+            policy.sources_of(None)[DESK].halve()
     assert policy.ready_answers() == 100
 
     for n in range(15, 25):
         learn(policy, NOBODY, n.to_bytes(4, "big"))
 
-    assert [policy.sources[address].size() for address in (DESK, PHONE, NOBODY)] == [0, 45, 25]
+    assert [policy.sources_of(None)[address].size() for address in (DESK, PHONE, NOBODY)] == [0, 45, 25]
 
 
 def test_the_table_of_clients_is_bounded() -> None:
     """A flood of forged addresses costs a bounded table; it starts anew and goes on."""
     policy = in_force()
-    view = policy.view_of(NOBODY, START_AT)
+    view = view_of(policy, NOBODY, START_AT)
     most = 0
     for n in range(70_000):
-        policy.memo_of(bytes([10]) + n.to_bytes(3, "big"), view)
-        most = max(most, len(policy.sources))
+        memo_of(policy, bytes([10]) + n.to_bytes(3, "big"), view)
+        most = max(most, len(policy.sources_of(None)))
 
     assert most <= 65_536
-    assert len(policy.sources) == 70_000 - 65_536
+    assert len(policy.sources_of(None)) == 70_000 - 65_536
 
 
 # ---- what stands beside orders --------------------------------------------------------------------------------------
@@ -186,7 +201,7 @@ def test_everything_begins_and_ends_at_its_second(case: str) -> None:
 
     def is_withheld(at: float) -> bool:
         held.turn(at)
-        verdict = judge_query(NAME, held.view_of(DEVICE, at))
+        verdict = judge_query(NAME, view_of(held, DEVICE, at))
         return verdict is not None and not verdict.passes
 
     before = is_withheld(0.0)
@@ -199,25 +214,25 @@ def test_everything_begins_and_ends_at_its_second(case: str) -> None:
 def test_a_device_that_is_set_apart_shares_no_ready_answer(case: str) -> None:
     """With another of its group; and its neighbours share theirs."""
     held = PolicyInForce(TIMED[case](0.0, FOREVER), 0.0, 1000)
-    memos = [held.memo_of(bytes([192, 0, 2, n]), held.view_of(bytes([192, 0, 2, n]), 0.0)) for n in (5, 6, 7)]
+    memos = [memo_of(held, bytes([192, 0, 2, n]), view_of(held, bytes([192, 0, 2, n]), 0.0)) for n in (5, 6, 7)]
 
     assert memos[0] is not memos[1]
     assert memos[1] is memos[2]
-    assert judge_query(NAME, held.view_of(DEVICE, 0.0)) != judge_query(NAME, held.view_of(OTHER, 0.0))
+    assert judge_query(NAME, view_of(held, DEVICE, 0.0)) != judge_query(NAME, view_of(held, OTHER, 0.0))
 
 
 def test_views_are_bounded_where_many_clients_are_set_apart() -> None:
     """They are made anew, and an answer for a view that was forgotten is not learned."""
     devices = tuple(f"10.0.{n >> 8}.{n & 255}/32" for n in range(5000))
     held = PolicyInForce(policy(BAN, exemptions=[Spared("lab", ("ban",), devices=devices)]), 0.0, 100)
-    first = held.view_of(bytes([10, 0, 0, 0]), 0.0)
-    assert held.memo_of(bytes([10, 0, 0, 0]), first) is not None
+    first = view_of(held, bytes([10, 0, 0, 0]), 0.0)
+    assert memo_of(held, bytes([10, 0, 0, 0]), first) is not None
     for n in range(4500):
-        held.view_of(bytes([10, 0, n >> 8, n & 255]), 0.0)
+        view_of(held, bytes([10, 0, n >> 8, n & 255]), 0.0)
 
-    assert held.sources == {}
-    assert held.memo_of(bytes([10, 0, 0, 0]), first) is None
-    assert held.view_of(bytes([10, 0, 0, 0]), 0.0).spared == first.spared
+    assert held.sources_of(None) == {}
+    assert memo_of(held, bytes([10, 0, 0, 0]), first) is None
+    assert view_of(held, bytes([10, 0, 0, 0]), 0.0).spared == first.spared
 
 
 @settings(deadline=None, max_examples=50)
@@ -234,5 +249,122 @@ def test_whoever_turns_when_asked_is_never_behind(spans: list[tuple[int, int]], 
     for at in sorted(steps):
         before = held.until
         assert held.turn(at) is (at >= before)
-        assert held.view_of(DEVICE, at).spared == made.view_of(DEVICE, at).spared
+        assert view_of(held, DEVICE, at).spared == made.view_of(DEVICE, at).spared
         assert held.until == made.next_transition(at)
+
+
+PHONE_7 = Device(7, "phone-7", "phones")
+REGISTER = Register(
+    memoryview(
+        write_register(
+            [
+                Entry(digest_of(Proof.TOKEN, "abc"), PHONE_7),
+                Entry(digest_of(Proof.TOKEN, "stray"), Device(8, "stray", "gone")),
+                Entry(digest_of(Proof.CERTIFICATE, "phone-7.example.org"), PHONE_7),
+            ],
+            1,
+        )
+    )
+)
+TOKEN = Credentials(path_token="abc")
+MADE_UP = Credentials(server_name="xyz.dns.example.org")
+
+
+def enrolled(unknown: str | None = None, allowed: list[str] | None = None) -> PolicyInForce:
+    made = generation(groups=GROUPS, allowed=allowed or ["0.0.0.0/0"])
+    held = PolicyInForce(made, START_AT, 10, IdentityTerms(("dns.example.org",), unknown))
+    held.enrol(REGISTER)
+    return held
+
+
+@pytest.mark.parametrize(
+    ("how", "group", "device"),
+    [
+        ({}, "desk", ""),
+        ({"listener": "phones"}, "phones", ""),
+        ({"credentials": Credentials(server_name="dns.example.org")}, "desk", ""),
+        ({"credentials": Credentials(server_name="dns.example.org"), "listener": "phones"}, "phones", ""),
+        ({"credentials": TOKEN}, "phones", "phone-7"),
+        ({"credentials": TOKEN, "listener": "desk"}, "phones", "phone-7"),
+        ({"credentials": Credentials(certificate=("phone-7.example.org",))}, "phones", "phone-7"),
+    ],
+)
+def test_what_is_shown_goes_before_the_listener_and_that_before_the_network(
+    how: dict[str, Any], group: str, device: str
+) -> None:
+    """A client in the desk's network, by what else is known of it."""
+    held = enrolled()
+    standing = held.standing_of(who(DESK, **how), START_AT)
+    assert (held.view_of(standing, START_AT).group, standing.client.device, standing.refusal) == (group, device, "")
+
+
+@pytest.mark.parametrize(
+    ("credentials", "unknown", "allowed", "refusal", "group"),
+    [
+        (TOKEN, None, ["192.0.2.0/24"], "", 0),
+        (None, None, ["192.0.2.0/24"], "client address is not allowed", 1),
+        (MADE_UP, None, ["0.0.0.0/0"], "device is not known", -1),
+        (MADE_UP, "phones", ["0.0.0.0/0"], "", 0),
+        (MADE_UP, "phones", ["192.0.2.0/24"], "client address is not allowed", 0),
+        (Credentials(path_token="stray"), "phones", ["0.0.0.0/0"], "the device's group is not configured", -1),
+    ],
+)
+def test_who_is_recognised_is_answered_from_anywhere_and_who_is_not_is_refused_or_held_to_a_group(
+    credentials: Credentials | None, unknown: str | None, allowed: list[str], refusal: str, group: int
+) -> None:
+    """A made-up token opens nothing that would be shut without it; a device without a group is never let pass."""
+    standing = enrolled(unknown, allowed).standing_of(who(DESK, credentials=credentials), START_AT)
+    assert (standing.refusal, standing.group) == (refusal, group)
+    assert (standing.stranger is Means.SERVER_NAME) == (credentials is MADE_UP)
+
+
+def test_a_device_that_is_revoked_is_not_recognised_any_more() -> None:
+    """The next register counts from the next question on."""
+    held = enrolled()
+    held.enrol(Register(memoryview(write_register([], 2))))
+    assert held.standing_of(who(PHONE, credentials=TOKEN), START_AT).refusal == "device is not known"
+
+
+def test_what_is_said_to_one_who_shows_something_is_not_learned() -> None:
+    """So a revoked device gets nothing out of a memo, and no hit of one device is recorded as another's."""
+    held = enrolled()
+    shown = who(PHONE, credentials=TOKEN)
+    view = held.view_of(held.standing_of(shown, START_AT), START_AT)
+    assert view is view_of(held, PHONE, START_AT)
+    assert held.memo_of(shown, view) is None
+    assert memo_of(held, PHONE, view) is not None
+
+
+def test_who_comes_by_another_listener_has_another_memo() -> None:
+    """The same address is held to the rules of the listener that it asks by."""
+    held = enrolled()
+    by_listener = who(DESK, listener="phones")
+    view = held.view_of(held.standing_of(by_listener, START_AT), START_AT)
+    assert held.memo_of(by_listener, view) is not None
+    assert (DESK in held.sources_of("phones"), DESK in held.sources_of(None)) == (True, False)
+    held.swap(held.generation, START_AT)
+    assert held.sources_of("phones") == {}
+
+
+def test_an_exemption_by_name_spares_the_device_and_nobody_beside_it() -> None:
+    """Wherever it asks from."""
+    made = policy(BAN, exemptions=[Spared("e", ("ban",), devices=("phone-7",), until=FOREVER)])
+    held = PolicyInForce(made, 0.0, 10)
+    held.enrol(
+        Register(
+            memoryview(
+                write_register(
+                    [
+                        Entry(digest_of(Proof.TOKEN, "abc"), Device(7, "phone-7", "phones")),
+                        Entry(digest_of(Proof.TOKEN, "abd"), Device(8, "phone-8", "phones")),
+                    ],
+                    1,
+                )
+            )
+        )
+    )
+    spared = [
+        bool(held.view_of(held.standing_of(who(DEVICE, credentials=Credentials(path_token=token)), 0.0), 0.0).spared)
+        for token in ("abc", "abd")
+    ]
+    assert spared == [True, False]

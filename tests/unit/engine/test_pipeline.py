@@ -18,13 +18,15 @@ from hypothesis import strategies as st
 import resolver.engine.inforce
 import resolver.engine.pipeline
 from resolver.engine.forwarder import ForwarderTerms
-from resolver.engine.pipeline import Client, Wanted
+from resolver.engine.pipeline import Wanted
 from resolver.observe.cells import Cells, read
 from resolver.policy import source
 from resolver.policy.additions import Exemption
+from resolver.policy.client import Client, Transport
 from resolver.policy.documents import Action, Basis, Mode
 from resolver.policy.generation import Generation
 from resolver.policy.judge import is_settled, judge_query
+from resolver.policy.register import Device, Entry, Proof, Register, digest_of, write_register
 from resolver.policy.terms import ZoneKind
 from resolver.policy.zone import Rule
 from resolver.wire import name as names
@@ -509,6 +511,7 @@ def test_a_hit_is_spooled_before_its_answer_is_there() -> None:
         "time_us": int(START_AT * 1e6), "client": "2001:db8::7", "port": 4242, "generation": 1, "group": "everyone",
         "transport": "tcp", "qname": "chat.example", "qtype": "A", "order": "order-1", "app": "chat",
         "rule": "suffix chat.example", "action": "nxdomain", "rcode": "NXDOMAIN", "ede": 16, "mode": "enforce",
+        "device": "",
     }  # fmt: skip
 
 
@@ -1025,7 +1028,7 @@ def test_what_is_settled_never_reaches_an_upstream(
             built.clock.advance(passed)
             before = len(built.questions())
             built.policy.turn(built.clock.at())
-            view = built.policy.view_of(who.address, built.clock.at())
+            view = policy.view_of(who.address, built.clock.at())
             verdict = judge_query(names.from_text(name), view, dns.rdatatype.from_text(rtype))
             settled = is_settled(verdict, view) and (verdict is None or verdict.action is not Action.TCP_ONLY)
             await built.answer(ask(name, rtype), who)
@@ -1037,3 +1040,121 @@ def test_what_is_settled_never_reaches_an_upstream(
                 assert not is_settled(other, view) or (other is not None and other.action is Action.TCP_ONLY)
 
     run(built.clock, story())
+
+
+PHONE_7 = Device(7, "phone-7", "phones")
+DEVICES = Register(memoryview(write_register([Entry(digest_of(Proof.TOKEN, "abc"), PHONE_7)], 1)))
+TWO_GROUPS = {"everyone": ("0.0.0.0/0", "::/0"), "phones": ()}
+
+
+def enrolled(*orders: Held, allowed: Sequence[str] = ("0.0.0.0/0", "::/0")) -> House:
+    """A house that knows phone-7 by its token."""
+    built = house(answering(), policy=generation(*orders, groups=TWO_GROUPS, allowed=allowed))
+    built.policy.enrol(DEVICES)
+    return built
+
+
+def test_a_recognised_device_is_held_to_its_groups_orders_and_its_hits_carry_its_name() -> None:
+    """The same address without a token is nobody's, and held to the orders of its network."""
+    built = enrolled(Held([app("chat", "only.example")], groups=["phones"]))
+
+    async def story() -> list[int]:
+        found = [
+            await built.ask("a.only.example", who=client(transport="doh", path_token="abc")),
+            await built.ask("a.only.example", who=client(transport="doh")),
+        ]
+        return [message.rcode() for message in found]
+
+    assert run(built.clock, story()) == [dns.rcode.NXDOMAIN, dns.rcode.NOERROR]
+    (hit,) = built.hits()
+    assert (hit.device, hit.group, hit.transport) == ("phone-7", "phones", "doh")
+    assert [key[:2] for key in built.counts("query")] == [("doh", "phones"), ("doh", "everyone")]
+
+
+def test_who_shows_a_token_in_vain_is_refused_and_counted() -> None:
+    """With the reason (RFC 8914 §4.19); nothing is asked of anybody for it, and no order is told about."""
+    built = enrolled(BAN)
+
+    async def story() -> dns.message.Message:
+        return await built.ask("chat.example", who=client(transport="doh", bearer="made-up"))
+
+    found = run(built.clock, story())
+    assert (found.rcode(), edes(found)) == (dns.rcode.REFUSED, [Ede.PROHIBITED])
+    assert (built.hits(), built.questions()) == ([], [])
+    assert built.counts("unknown_devices") == {("bearer",): 1}
+
+
+def test_a_device_that_is_revoked_while_it_waits_is_refused() -> None:
+    """The upstream's answer comes too late for it."""
+    built = enrolled()
+
+    async def story() -> dns.message.Message:
+        waiting = asyncio.ensure_future(built.ask("www.example.org", who=client(transport="dot", path_token="abc")))
+        while not built.questions():
+            await asyncio.sleep(0)
+        built.policy.enrol(Register(memoryview(write_register([], 2))))
+        return await waiting
+
+    assert run(built.clock, story()).rcode() == dns.rcode.REFUSED
+
+
+def test_a_recognised_device_is_answered_from_outside_the_allowed_networks() -> None:
+    """And nobody else is."""
+    built = enrolled(allowed=("192.0.2.0/24",))
+
+    async def story() -> list[int]:
+        clients = client(transport="doh", path_token="abc"), client(transport="doh")
+        return [(await built.ask("www.example.org", who=who)).rcode() for who in clients]
+
+    assert run(built.clock, story()) == [dns.rcode.NOERROR, dns.rcode.REFUSED]
+
+
+def test_when_a_device_was_seen_is_told() -> None:
+    """By its number, once a query; who is not recognised is seen by nobody."""
+    seen: list[tuple[int, float]] = []
+    built = house(
+        answering(), policy=generation(groups=TWO_GROUPS), seen=lambda number, at: seen.append((number, at))
+    )
+    built.policy.enrol(DEVICES)
+
+    async def story() -> None:
+        await built.ask("www.example.org", who=client(transport="doh", path_token="abc"))
+        await built.ask("www.example.org", who=client(transport="doh"))
+
+    run(built.clock, story())
+    assert seen == [(7, START_AT)]
+
+
+def test_who_asks_who_he_is_is_told_and_nobody_else_after_him() -> None:
+    """Two clients with the same view ask over UDP: what the memo learned of the first would be said to the second."""
+    built = enrolled(BAN)
+
+    async def story() -> list[set[str]]:
+        found = [await built.ask("whoami.interdict.test", "TXT", client(f"198.51.100.{n}")) for n in (7, 8)]
+        return [{string.decode() for rdata in message.answer[0] for string in rdata.strings} for message in found]
+
+    first, second = run(built.clock, story())
+    assert {"client=198.51.100.7", "group=everyone", "orders=order-1", "transport=udp"} <= first
+    assert "client=198.51.100.8" in second
+    assert built.policy.ready_answers() == 0
+
+
+@pytest.mark.parametrize(
+    ("transport", "padded", "idle"), [("udp", 0, None), ("tcp", 0, 300), ("dot", 1, 100), ("doh", 1, None)]
+)
+def test_a_reply_is_padded_where_it_travels_encrypted_and_tells_the_idle_time_where_there_is_one(
+    transport: str, padded: int, idle: int | None
+) -> None:
+    """RFC 7830 §4 and RFC 7828 §3.3.2; for a datagram or a stream of HTTP no idle time is told."""
+    built = house(answering(), keepalive={Transport.TCP: 30.0, Transport.DOT: 10.0})
+    query = dns.message.make_query("www.example.org", "A", use_edns=0)
+    query.use_edns(0, options=[dns.edns.GenericOption(11, b""), dns.edns.GenericOption(12, bytes(9))])
+
+    async def story() -> bytes | None:
+        return await built.answer(query.to_wire(), client(transport=transport))
+
+    reply = run(built.clock, story())
+    assert reply is not None
+    told = {option.otype: option.to_wire() or b"" for option in dns.message.from_wire(reply).options}
+    assert (12 in told, len(reply) % 468 == 0) == (bool(padded), bool(padded))
+    assert told.get(11) == (None if idle is None else idle.to_bytes(2, "big"))

@@ -175,3 +175,81 @@ def test_other_classes_are_not_implemented(rclass: str) -> None:
 
     assert message is not None
     assert message.rcode() == dns.rcode.NOTIMP
+
+
+def whoami(name: str, rtype: str, *texts: str) -> dns.message.Message:
+    """What `whoami` says where this is known of who asks."""
+    query = read_query(ask(name, rtype))
+    said = SpecialNames((), "node-1", "Interdict 1", str).answer(query, lambda: texts)
+    assert said is not None
+    return dns.message.from_wire(write_reply(query, said, over_udp=False))
+
+
+@pytest.mark.parametrize("name", ["whoami.interdict.test", "WhoAmI.Interdict.Test"])
+@pytest.mark.parametrize("rtype", ["TXT", "ANY"])
+def test_who_asks_is_told_what_is_known_of_him(name: str, rtype: str) -> None:
+    """A record for each text, that nobody may keep."""
+    message = whoami(name, rtype, "device=phone-7", "group=phones")
+
+    (rrset,) = message.answer
+    assert {rr.to_text() for rr in rrset} == {'"device=phone-7"', '"group=phones"'}
+    assert rrset.ttl == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "strings"),
+    [
+        ("", [b""]),
+        ("x" * 255, [b"x" * 255]),
+        ("x" * 256, [b"x" * 255, b"x"]),
+        ("x" * 600, [b"x" * 255, b"x" * 255, b"x" * 90]),
+        ("\udc80", [b"\\udc80"]),
+    ],
+)
+def test_a_long_text_takes_several_strings(text: str, strings: list[bytes]) -> None:
+    """255 octets each (RFC 1035 §3.3)."""
+    ((record,),) = whoami("whoami.interdict.test", "TXT", text).answer
+
+    assert list(record.strings) == strings
+
+
+@pytest.mark.parametrize(
+    ("name", "rtype", "rcode"),
+    [
+        ("whoami.interdict.test", "A", "NOERROR"),
+        ("whoami.interdict.test", "HTTPS", "NOERROR"),
+        ("interdict.test", "TXT", "NOERROR"),
+        ("a.whoami.interdict.test", "TXT", "NXDOMAIN"),
+        ("other.interdict.test", "TXT", "NXDOMAIN"),
+    ],
+)
+def test_nothing_else_is_told_around_it(name: str, rtype: str, rcode: str) -> None:
+    """Another type has no data, another name does not exist; nobody is asked."""
+    message = whoami(name, rtype, "device=phone-7")
+
+    assert dns.rcode.to_text(message.rcode()) == rcode
+    assert not message.answer
+    assert [rrset.rdtype for rrset in message.authority] == [dns.rdatatype.SOA]
+
+
+def test_of_a_client_of_whom_nothing_is_known_there_are_no_records() -> None:
+    """And that is not to be kept either."""
+    message = whoami("whoami.interdict.test", "TXT")
+
+    assert not message.answer
+    assert [rrset.ttl for rrset in message.authority] == [0]
+
+
+def test_only_whoami_asks_what_is_known() -> None:
+    """Other questions do not pay for it."""
+    special = SpecialNames((), "node-1", "Interdict 1", str)
+    asked: list[str] = []
+
+    def known() -> tuple[str, ...]:
+        asked.append("")
+        return ()
+
+    for name, rtype in (("test", "TXT"), ("localhost", "A"), ("whoami.interdict.test", "A"), ("example.org", "TXT")):
+        special.answer(read_query(ask(name, rtype)), known)
+
+    assert asked == []

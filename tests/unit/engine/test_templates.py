@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import resolver.engine.inforce
 import resolver.engine.pipeline
 import resolver.engine.templates
-from resolver.engine.pipeline import Client
 from resolver.policy.additions import Exemption, LocalRule
+from resolver.policy.client import Client
 from resolver.policy.compile import AppliedZone
 from resolver.policy.documents import Action, Mode
 from resolver.policy.generation import Generation
