@@ -2,8 +2,10 @@
 
 import os
 import socket
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from resolver.app.listening import Listening
 
 FIRST_PAUSE = 0.1  # seconds before a process that died is started again; doubles up to the longest
 LONGEST_PAUSE = 5.0
@@ -51,8 +53,7 @@ class Worker(Child):
     """A worker, with its sockets and its line."""
 
     number: int = 0
-    udp: tuple[socket.socket, ...] = ()
-    tcp: tuple[socket.socket, ...] = ()
+    sockets: Mapping[Listening, socket.socket] = field(default_factory=dict)
     channel: socket.socket | None = None
     buffer: bytes = b""
     generation: int = 0

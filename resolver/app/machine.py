@@ -1,5 +1,6 @@
 """What a configuration leaves to the machine it runs on: host name, processors, folders, the system's resolvers."""
 
+import asyncio
 import contextlib
 import fcntl
 import os
@@ -11,12 +12,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Protocol
 
 from resolver import config as configuration
-from resolver.config import Config, Endpoint, PolicyZone
+from resolver.config import Config, PolicyZone, Upstream
+from resolver.engine.forwarder import Exchange
+from resolver.engine.inforce import IdentityTerms
 from resolver.feeds.files import shipped
+from resolver.policy.client import Transport
 from resolver.policy.source import Problem
-from resolver.transport.sockets import has_address, is_wildcard
+from resolver.policy.values import Endpoint
+from resolver.transport.exchange import UpstreamExchange
+from resolver.transport.secure_identity import SecureTerms
+from resolver.transport.sockets import format_address, has_address, is_wildcard
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 SYSTEM_CONFIG = Path("/etc/interdict/interdict.yaml")
@@ -30,11 +38,19 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class UpstreamAddress:
-    """One upstream, settled."""
+    """One upstream, settled; `secure` says how it is asked where that is encrypted."""
 
     host: str
     port: int
     trust_ad: bool
+    secure: SecureTerms | None = None
+
+    def __str__(self) -> str:
+        address = format_address(self.host, self.port)
+        if self.secure is None:
+            return address
+        how = "TLS" if self.secure.transport is Transport.DOT else "HTTPS"
+        return f"{address} ({how}{'' if self.secure.strict else ', if it can be had'})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +68,11 @@ class StatePaths:
     def feeds(self) -> Path:
         """Last good copies of lists and zones that somebody else keeps."""
         return self.root / "feeds"
+
+    @property
+    def devices(self) -> Path:
+        """The register of devices, and when each was last seen."""
+        return self.root / "devices"
 
     @property
     def spool(self) -> Path:
@@ -100,7 +121,7 @@ class StatePaths:
         Raises:
             SettingsError: One can not be made or written to.
         """
-        for folder in (self.root, self.generations, self.feeds, self.spool, self.hits, self.run):
+        for folder in (self.root, self.generations, self.feeds, self.devices, self.spool, self.hits, self.run):
             try:
                 folder.mkdir(mode=0o750, parents=True, exist_ok=True)
             except OSError as error:
@@ -179,11 +200,73 @@ def upstream_addresses(config: Config) -> tuple[UpstreamAddress, ...]:
     if config.upstreams == "system":
         found = [UpstreamAddress(host, 53, _is_loopback(host)) for host in _system_resolvers()]
     else:
-        found = [
-            UpstreamAddress(u.address, u.port, _is_loopback(u.address) if u.trust_ad is None else u.trust_ad)
-            for u in config.upstreams
-        ]
+        found = [_upstream(upstream) for upstream in config.upstreams]
     return tuple(u for u in dict.fromkeys(found) if not any(_reaches(u, endpoint) for endpoint in config.listen))
+
+
+def _upstream(written: Upstream) -> UpstreamAddress:
+    transport = _ENCRYPTED.get(written.transport)
+    secure = None
+    if transport is not None:
+        authorities = None if written.ca_file is None else str(Path(written.ca_file).expanduser())
+        secure = SecureTerms(transport, written.name, written.pins, authorities, written.path, written.strict)
+    # Nobody else can write to a path that stays on this machine, or that ends where it shall (RFC 6840 §5.8).
+    is_safe = _is_loopback(written.address) or (secure is not None and secure.strict)
+    return UpstreamAddress(
+        written.address,
+        written.port or {None: 53, Transport.DOT: 853, Transport.DOH: 443}[transport],
+        is_safe if written.trust_ad is None else written.trust_ad,
+        secure,
+    )
+
+
+_ENCRYPTED = {"tls": Transport.DOT, "https": Transport.DOH}
+
+
+class Link(Exchange, Protocol):
+    """The way to an upstream as its owner sees it."""
+
+    @property
+    def ignored(self) -> int:
+        """How many replies were none to what was asked."""
+        ...
+
+    def close(self) -> None:
+        """Close; what still waits fails."""
+        ...
+
+
+def make_exchange(loop: asyncio.AbstractEventLoop, upstream: UpstreamAddress, sockets: int) -> Link:
+    """The way to an upstream.
+
+    Args:
+        loop: The worker's.
+        upstream: Which.
+        sockets: UDP sockets to ask it through, where it is asked over UDP.
+
+    Raises:
+        OSError: The file with the authorities to trust can not be read.
+    """
+    host, port, secure = upstream.host, upstream.port, upstream.secure
+    if secure is None:
+        return UpstreamExchange(loop, host, port, sockets)
+    # Where it has no TLS it is asked at the usual port: at this one nobody would speak plain DNS.
+    plain = None if secure.strict else UpstreamExchange(loop, host, 53, sockets)
+    if secure.transport is Transport.DOT:
+        from resolver.transport.secure import TlsExchange
+
+        return TlsExchange(loop, host, port, secure, plain)
+    from resolver.transport.secure_http import HttpsExchange  # imports h2, which few need
+
+    return HttpsExchange(loop, host, port, secure, plain)
+
+
+def identity_terms(config: Config) -> IdentityTerms:
+    """How devices are told apart."""
+    name, unknown = config.encrypted.name, config.identity.unknown
+    return IdentityTerms(
+        () if name is None else (name.rstrip(".").lower(),), None if unknown == configuration.REFUSED else unknown
+    )
 
 
 def without_missing_loopback(config: Config) -> Config:
@@ -223,7 +306,7 @@ def drop_privileges(uid: int, gid: int, paths: StatePaths) -> None:
     if os.getuid() == uid:
         return
     "".encode("idna")  # looked up by the first host name; loads its module then
-    own = (paths.generations, paths.feeds, paths.spool, paths.hits, paths.run)
+    own = (paths.generations, paths.feeds, paths.devices, paths.spool, paths.hits, paths.run)
     strange = [path.name for path in paths.root.iterdir() if path not in own]
     if strange:
         named = ", ".join(sorted(strange)[:3])

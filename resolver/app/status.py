@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from resolver import __version__
+from resolver.app.listening import listeners
 from resolver.app.machine import StatePaths, document_folders, upstream_addresses
 from resolver.app.worker import open_generation
 from resolver.config import Config
@@ -96,7 +97,7 @@ def policy_status(path: Path, config: Config, feeds: Path, workers: int, restart
                 "until": exemption.until,
                 "in_force": exemption.since <= at < exemption.until,
                 "groups": [terms.groups[group].name for group in exemption.groups],
-                "devices": list(exemption.networks),
+                "devices": list(exemption.devices),
             }
             for exemption in terms.exemptions
         ],
@@ -182,8 +183,9 @@ def running_status(
     return {
         **policy,
         "listen": [format_address(endpoint.host, endpoint.port) for endpoint in config.listen],
+        "encrypted": encrypted_listeners(config),
         "metrics": None if metrics is None else format_address(metrics.host, metrics.port),
-        "upstreams": [format_address(u.host, u.port) for u in upstream_addresses(config)],
+        "upstreams": [str(upstream) for upstream in upstream_addresses(config)],
         "uptime_seconds": round(uptime, 1),
         "config": source,
         "state_dir": str(paths.root),
@@ -194,6 +196,11 @@ def running_status(
         "cache_entries": counted.get(("=cache_entries",), 0),
         "last_reload": last_reload,
     }
+
+
+def encrypted_listeners(config: Config) -> list[str]:
+    """Where which encrypted transport is spoken, in words: `dot 192.0.2.1:853`."""
+    return [f"{one.transport} {one.endpoint}" for one in listeners(config) if one.transport.is_encrypted]
 
 
 def write_status(paths: StatePaths, status: dict[str, Any]) -> None:
@@ -207,6 +214,9 @@ def write_status(paths: StatePaths, status: dict[str, Any]) -> None:
 def banner(status: dict[str, Any], config: Config, paths: StatePaths) -> str:
     """What the operator sees when everything runs."""
     lines = [f"Interdict {__version__} answers on {', '.join(status['listen'])} (UDP and TCP)"]
+    if status["encrypted"]:
+        called = f" as {config.encrypted.name}" if config.encrypted.name else ""
+        lines.append(f"  encrypted  {', '.join(status['encrypted'])}{called}")
     for order in status["orders"]:
         since = time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime(order["in_force_from"]))
         state = "in force since" if order["in_force"] else "announced, in force from"

@@ -30,14 +30,18 @@ from typing import Any
 from resolver.app import control, machine, recorder
 from resolver.app.activation import Manager
 from resolver.app.children import LONGEST_PAUSE, Child, Worker
+from resolver.app.devices import DevicesError, settle
+from resolver.app.listening import Certificate, listeners
 from resolver.app.machine import RELOADED, SettingsError, fed_zones
 from resolver.app.status import Endings, banner, policy_status, running_status, write_status
+from resolver.app.windows import preload
 from resolver.app.worker import WorkerSettings, exit_process, name_process
 from resolver.app.worker import main as worker_main
 from resolver.config import Config, PolicyZone
 from resolver.policy.generation import GenerationError
 from resolver.policy.source import PolicyError
-from resolver.transport.sockets import BindError, bind_tcp, bind_udp, check_free
+from resolver.transport.sockets import BindError, bind_tcp, check_free
+from resolver.transport.tls import TlsError
 
 STOP_SECONDS = 12.0  # for workers to drain; then they are killed
 RECORDER_STOP_SECONDS = recorder.STOP_S + 5.0  # for the recorder to store what is spooled
@@ -94,6 +98,7 @@ class Supervisor:
         self._recorder: Child | None = None
         self._feeder: Child | None = None
         self._fed: tuple[PolicyZone, ...] = ()
+        self._certificate: Certificate | None = None
         self._restarts = {"worker": 0, "recorder": 0, "feeder": 0}
         self._reload: _Reload | None = None
         self._reload_again: tuple[list[control.Asked], bool] | None = None
@@ -112,7 +117,7 @@ class Supervisor:
         self._wait_until_ready()
         if not self._stop:
             self._announce(banner(self.status(), self._config, self._paths))
-            self._manager.keep(sock for worker in self._workers for sock in (*worker.udp, *worker.tcp))
+            self._manager.keep(sock for worker in self._workers for sock in worker.sockets.values())
             self._manager.tell("READY=1", f"STATUS=generation {int(self._generation.stem)} is in force")
         try:
             while not self._stop:
@@ -147,6 +152,11 @@ class Supervisor:
         except StartError as error:
             problems.append(str(error))
         try:
+            self._certificate = Certificate.of(config)
+            preload(config)
+        except TlsError as error:
+            problems.append(str(error))
+        try:
             self._bind()
         except BindError as error:
             problems.append(str(error))
@@ -159,8 +169,9 @@ class Supervisor:
         try:
             if owner is not None:
                 machine.drop_privileges(*owner, self._paths)
+            settle(self._paths)
             self._write_status()
-        except SettingsError as error:
+        except (SettingsError, DevicesError) as error:
             self._release()
             raise StartError(str(error)) from None
         except OSError as error:
@@ -176,10 +187,10 @@ class Supervisor:
 
     def _bind(self) -> None:
         self._config = config = machine.without_missing_loopback(self._config)
-        for endpoint in config.listen:
-            for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-                if not self._manager.has(endpoint.host, endpoint.port, kind):
-                    check_free(endpoint.host, endpoint.port, kind)
+        wanted = listeners(config)
+        for one in wanted:
+            if not self._manager.has(one.endpoint.host, one.endpoint.port, one.kind):
+                check_free(one.endpoint.host, one.endpoint.port, one.kind)
         if config.metrics.listen is not None:
             endpoint = config.metrics.listen
             check_free(endpoint.host, endpoint.port, socket.SOCK_STREAM)
@@ -188,19 +199,16 @@ class Supervisor:
             worker = Worker(f"worker {number}", lambda n=number: self._fork_worker(n), number=number)  # type: ignore[misc]
             self._workers.append(worker)
             take = self._manager.take
-            worker.udp = tuple(bind_udp(e.host, e.port, take(e.host, e.port, socket.SOCK_DGRAM)) for e in config.listen)
-            worker.tcp = tuple(
-                bind_tcp(e.host, e.port, take(e.host, e.port, socket.SOCK_STREAM)) for e in config.listen
-            )
+            worker.sockets = {one: one.bind(take(one.endpoint.host, one.endpoint.port, one.kind)) for one in wanted}
         if unanswered := self._manager.settle():
             raise BindError(
-                f"the socket unit listens on {', '.join(unanswered)}, which `listen` does not name; name it there, or "
-                "take it out of interdict.socket"
+                f"the socket unit listens on {', '.join(unanswered)}, which neither `listen` nor `encrypted` names; "
+                "name it there, or take it out of interdict.socket"
             )
 
     def _release(self) -> None:
         for worker in self._workers:
-            for sock in (*worker.udp, *worker.tcp):
+            for sock in worker.sockets.values():
                 sock.close()
         if self._metrics is not None:
             self._metrics.close()
@@ -253,7 +261,14 @@ class Supervisor:
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         settings = WorkerSettings.of(
-            self._config, self._paths, number, len(self._workers), worker.udp, worker.tcp, theirs, self._generation
+            self._config,
+            self._paths,
+            number,
+            len(self._workers),
+            worker.sockets,
+            self._certificate,
+            theirs,
+            self._generation,
         )
 
         def work() -> int:
@@ -273,7 +288,7 @@ class Supervisor:
         """In a child: let go of what belongs to others."""
         for worker in self._workers:
             if worker is not but:
-                for sock in (*worker.udp, *worker.tcp):
+                for sock in worker.sockets.values():
                     sock.close()
             if worker.channel is not None:
                 worker.channel.close()

@@ -15,42 +15,62 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Coroutine
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import uvloop
 
 from resolver import __version__
 from resolver.app.control import NOTIFY_SOCKET_NAME, pass_on_notify
-from resolver.app.machine import StatePaths, UpstreamAddress, node_name, nsid, upstream_addresses
+from resolver.app.listening import Certificate, Listening, discovery
+from resolver.app.machine import (
+    StatePaths,
+    UpstreamAddress,
+    identity_terms,
+    make_exchange,
+    node_name,
+    nsid,
+    upstream_addresses,
+)
+from resolver.app.recognition import REGISTER_NAME, RegisterFile
+from resolver.app.seen import LastSeen
+from resolver.app.windows import Windows, WindowTerms
 from resolver.config import Config
 from resolver.engine.cache import Cache, CacheTerms, Entry
+from resolver.engine.covered import covered_page
+from resolver.engine.discovery import Discovery
 from resolver.engine.forwarder import Forwarder, ForwarderTerms, Upstream
-from resolver.engine.inforce import PolicyInForce
-from resolver.engine.pipeline import Client, Pipeline, Wanted
+from resolver.engine.inforce import NO_DEVICES, IdentityTerms, PolicyInForce
+from resolver.engine.pipeline import Pipeline, Wanted
 from resolver.engine.special import SpecialNames
 from resolver.hot._batch_cy import ViewMemo
 from resolver.observe.cells import Cells
 from resolver.observe.metrics import LATENCY_BUCKETS
-from resolver.observe.record import sockaddr
 from resolver.observe.spool import Spool
+from resolver.policy.client import Client, Credentials
 from resolver.policy.generation import Generation, GenerationError
-from resolver.transport.exchange import UpstreamExchange
-from resolver.transport.stream import StreamServer, StreamTerms
-from resolver.transport.udp import Later, UdpServer
+from resolver.policy.register import RegisterError
+from resolver.transport.udp import Later
 from resolver.wire import name as names
 from resolver.wire.codes import Ede, Rcode
 from resolver.wire.compose import error_answer, write_reply
 from resolver.wire.message import ExtendedError, WireError, read_query
+
+if TYPE_CHECKING:
+    from resolver.transport.desk import Page
 
 DRAIN_SECONDS = 5.0  # for what is in flight when the worker is told to stop
 GAUGE_SECONDS = 1.0
 ERROR_REPORT_SECONDS = 1.0
 MAX_NOTIFIES = 8  # messages of this kind that wait for the feeder at one time; what comes beyond is answered NOTIMP
 NOTIFY_SECONDS = 3.0
+REGISTER_SECONDS = 0.25  # between two looks at the register: a device that is revoked is refused within a second
+COVERED = "covered"  # the path of the page that says whether a device is covered
 MAX_WAITING = 8192  # queries of this worker that wait for an upstream at one time
 
 _PR_SET_PDEATHSIG = 1
@@ -66,40 +86,46 @@ class WorkerSettings:
 
     Attributes:
         number: Counts from 0; a worker that is started again keeps its number, and so its counters.
-        udp: Bound sockets.
-        tcp: Listening sockets.
+        sockets: Bound or listening, by what is spoken there.
+        certificate: Of the encrypted ones.
         channel: To the supervisor.
         generation: The file to put in force.
-        run: The folder of the feeder's socket.
+        run: The folder of the feeder's socket, and of the register of devices.
+        devices: The folder that says when a device was last seen.
         cells: The file of shared counters.
         spool: The folder hits go to.
         spool_limit: Octets of this worker's share.
         upstreams: Where to forward.
-        sockets: UDP sockets per upstream.
+        upstream_sockets: UDP sockets per upstream.
         forwarder: Limits of forwarding.
         cache: Terms of the cache.
         ready_answers: The hot memo's size.
-        stream: Limits of TCP.
+        windows: Limits of the transports.
+        identity: How devices are told apart.
+        discovery: What clients are told of the encrypted transports.
         forward: Special-use names that are forwarded nevertheless, wire form.
         node: This node's name.
         nsid: What NSID says.
     """
 
     number: int
-    udp: tuple[socket.socket, ...]
-    tcp: tuple[socket.socket, ...]
+    sockets: Mapping[Listening, socket.socket]
+    certificate: Certificate | None
     channel: socket.socket
     generation: Path
     run: Path
+    devices: Path
     cells: Path
     spool: Path
     spool_limit: int
     upstreams: tuple[UpstreamAddress, ...]
-    sockets: int
+    upstream_sockets: int
     forwarder: ForwarderTerms
     cache: CacheTerms
     ready_answers: int
-    stream: StreamTerms
+    windows: WindowTerms
+    identity: IdentityTerms
+    discovery: Discovery | None
     forward: tuple[bytes, ...]
     node: str
     nsid: bytes
@@ -111,25 +137,26 @@ class WorkerSettings:
         paths: StatePaths,
         number: int,
         workers: int,
-        udp: tuple[socket.socket, ...],
-        tcp: tuple[socket.socket, ...],
+        sockets: Mapping[Listening, socket.socket],
+        certificate: Certificate | None,
         channel: socket.socket,
         generation: Path,
     ) -> Self:
         """What the configuration says, for worker `number` of `workers`."""
-        cache, forwarder, stream = config.cache, config.forwarder, config.tcp
+        cache, forwarder = config.cache, config.forwarder
         return cls(
             number=number,
-            udp=udp,
-            tcp=tcp,
+            sockets=sockets,
+            certificate=certificate,
             channel=channel,
             generation=generation,
             run=paths.run,
+            devices=paths.devices,
             cells=paths.run / f"cells-{number}",
             spool=paths.spool,
             spool_limit=max(1 << 20, config.hits.spool_limit // workers),
             upstreams=upstream_addresses(config),
-            sockets=forwarder.sockets,
+            upstream_sockets=forwarder.sockets,
             forwarder=ForwarderTerms(forwarder.try_timeout, forwarder.deadline),
             cache=CacheTerms(
                 size=cache.size,
@@ -140,7 +167,9 @@ class WorkerSettings:
                 stale_answer_ttl=int(cache.stale_answer_ttl),
             ),
             ready_answers=cache.ready_answers,
-            stream=StreamTerms(stream.connections, stream.per_client, stream.idle_timeout, stream.in_flight),
+            windows=WindowTerms.of(config),
+            identity=identity_terms(config),
+            discovery=discovery(config),
             forward=tuple(names.from_text(text) for text in config.special_use.forward),
             node=node_name(config),
             nsid=nsid(config),
@@ -215,16 +244,21 @@ class Worker:
         self._notifies = 0
         self._parent = os.getppid()
         self._up: dict[str, bool] = {}
+        self._upstream_cells: dict[tuple[str, str, int], tuple[int, int, int]] = {}
         self._stopping = asyncio.Event()
         at = self._clock.at()
-        self._policy = PolicyInForce(open_generation(settings.generation), at, settings.ready_answers)
+        self._policy = PolicyInForce(
+            open_generation(settings.generation), at, settings.ready_answers, settings.identity
+        )
+        self._register = RegisterFile(settings.run / REGISTER_NAME)
+        self._seen = LastSeen(settings.devices, settings.number)
         self._loaded_at = at
-        self._exchanges = [UpstreamExchange(loop, u.host, u.port, settings.sockets) for u in settings.upstreams]
+        self._exchanges = [make_exchange(loop, upstream, settings.upstream_sockets) for upstream in settings.upstreams]
         upstreams = [
             Upstream(exchange, u.trust_ad) for exchange, u in zip(self._exchanges, settings.upstreams, strict=True)
         ]
         self._cache = Cache(settings.cache)
-        self._forwarder = Forwarder(upstreams, self._cache, settings.forwarder, self._clock, self, self._spawn_fetch)
+        self._forwarder = Forwarder(upstreams, self._cache, settings.forwarder, self._clock, self, self._spawn)
         self._pipeline = Pipeline(
             policy=self._policy,
             special=SpecialNames(
@@ -232,6 +266,7 @@ class Worker:
                 settings.node,
                 f"Interdict {__version__}",
                 lambda: f"generation {self._policy.generation.label}",
+                settings.discovery,
             ),
             cache=self._cache,
             forwarder=self._forwarder,
@@ -239,9 +274,14 @@ class Worker:
             spool=self.hits,
             clock=self._clock,
             nsid=settings.nsid,
+            node=settings.node,
+            keepalive=settings.windows.keepalive,
+            seen=self._seen.note,
         )
-        self._udp = [UdpServer(sock, self._cells.counts, self) for sock in settings.udp]
-        self._stream = StreamServer(loop, self, settings.stream, sockaddr, self._clock.now)
+        self._windows = Windows(
+            loop, self, settings.sockets, settings.windows, settings.certificate, self._clock.now, self._cells,
+            self.page,
+        )  # fmt: skip
 
     async def run(self) -> int:
         """Open the windows, serve, drain, close."""
@@ -251,38 +291,36 @@ class Worker:
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
         for exchange in self._exchanges:
             self.upstream_up(exchange.name, True)
-        for sock, server in zip(self._settings.udp, self._udp, strict=True):
-            loop.add_reader(sock.fileno(), server.on_readable)
-        for sock in self._settings.tcp:
-            await self._stream.listen(sock)
+        self._look_at_register()
+        await self._windows.open()
         self._spawn(self._obey())
         self._spawn(self._gauge())
+        self._spawn(self._watch_register())
         await self._stopping.wait()
-        for sock in self._settings.udp:
-            loop.remove_reader(sock.fileno())
-        for server in self._udp:
-            server.on_readable()  # what had arrived before is still answered
+        self._windows.shut()
         # A supervisor that was killed waits for nobody, and a new one may want our addresses: then there is no drain.
         patience = DRAIN_SECONDS if os.getppid() == self._parent else 0.0
         end = self._clock.now() + patience
-        streams = loop.create_task(self._stream.close(patience + 1.0))  # it ends as soon as nothing is in flight
+        streams = loop.create_task(self._windows.close(patience + 1.0))  # it ends as soon as nothing is in flight
         while self._waiting and self._clock.now() < end:
             await asyncio.sleep(0.02)
+        self._forwarder.close()
         for task in list(self._tasks):
             task.cancel()  # who still waits gets SERVFAIL
         await streams
         for exchange in self._exchanges:
             exchange.close()
         self._spool.close(self._clock.at())
+        self._seen.close()
         return 0
 
     # ---- what the transports ask -----------------------------------------------------------------------------------
 
-    def batch(self) -> tuple[dict[bytes, ViewMemo], float, float]:
+    def batch(self, listener: str | None) -> tuple[dict[bytes, ViewMemo], float, float]:
         """The memos and the time; an order whose moment has come begins here, before the batch is answered."""
         at = time.time()
         self._policy.turn(at)
-        return self._policy.sources, time.monotonic(), at
+        return self._policy.sources_of(listener), time.monotonic(), at
 
     def hits(self, records: bytes, count: int, at: float) -> None:
         """Append hit records to the spool, and keep the counters of it."""
@@ -294,27 +332,58 @@ class Worker:
         counts[self._lost_cell] += spool.lost - lost
         self._told = spool.spooled, spool.lost
 
-    def answer(self, packet: bytes, address: bytes, peer: bytes, transport: str, later: Later) -> bytes | None:
+    def answer(self, packet: bytes, client: Client, later: Later) -> bytes | None:
         """Walk the path; no error of ours leaves here as an exception."""
+        found = self._windows.behind_proxy(packet, client)
+        if found is None:
+            self._cells.counts[self._cells.index("dropped", client.transport, "no proxy header")] += 1
+            later(None)
+            return None
+        packet, client = found
         if len(packet) > 2 and packet[2] & _QR_AND_OPCODE == _NOTIFY and self._has_feeder():
             self._notifies += 1
-            self._spawn(self._pass_on(packet, address, later))
+            self._spawn(self._pass_on(packet, client.address, later))
             return None
         try:
-            outcome = self._pipeline.begin(packet, Client(address, peer, transport))
+            outcome = self._pipeline.begin(packet, client)
             if isinstance(outcome, Wanted) and self._waiting >= MAX_WAITING:
                 outcome = self._pipeline.busy(outcome)
         except Exception:
             self._report_error()
-            outcome = _last_resort(packet, transport)
+            outcome = _last_resort(packet, client)
         if isinstance(outcome, bytes):
             return outcome
         if outcome is None:
             later(None)
         else:
             self._waiting += 1
-            self._spawn(self._finish(outcome, later))
+            if not self._pipeline.ask(outcome, partial(self._found, outcome, later)):
+                self._spawn(self._finish(outcome, later))
         return None
+
+    def _found(self, wanted: Wanted, later: Later, found: Entry | Exception) -> None:
+        """Answer with what came of a question that was asked without a task."""
+        reply: bytes | None
+        try:
+            outcome = self._pipeline.conclude(wanted, found)
+            if isinstance(outcome, Wanted):
+                self._spawn(self._finish(outcome, later))
+                return
+            reply = outcome
+        except Exception:
+            self._report_error()
+            reply = _last_resort(wanted.packet, wanted.client)
+        self._waiting -= 1
+        later(reply)
+
+    def page(self, path: str, client: Client) -> "Page | None":
+        """The page that says whether a device is covered; its token may follow the path."""
+        name, _, token = path.removeprefix("/").partition("/")
+        if name != COVERED:
+            return None
+        if token:
+            client = replace(client, credentials=replace(client.credentials or Credentials(), path_token=token))
+        return b"text/html; charset=utf-8", covered_page(self._pipeline.coverage(client))
 
     def _has_feeder(self) -> bool:
         """Whether a NOTIFY (RFC 1996 §3) is somebody's business here, and not too many wait for an answer."""
@@ -336,11 +405,11 @@ class Worker:
         try:
             reply = await self._pipeline.finish(wanted)
         except asyncio.CancelledError:
-            reply = _last_resort(wanted.packet, wanted.client.transport)
+            reply = _last_resort(wanted.packet, wanted.client)
             raise
         except Exception:
             self._report_error()
-            reply = _last_resort(wanted.packet, wanted.client.transport)
+            reply = _last_resort(wanted.packet, wanted.client)
         finally:
             self._waiting -= 1
             later(reply)
@@ -357,19 +426,33 @@ class Worker:
 
     def upstream(self, name: str, outcome: str, seconds: float | None) -> None:
         """Count one exchange with an upstream."""
-        counts, index = self._cells.counts, self._cells.index
-        counts[index("upstream", name, outcome)] += 1
+        counts = self._cells.counts
+        bucket = -1 if seconds is None else bisect_left(LATENCY_BUCKETS, seconds)
+        cells = self._upstream_cells.get((name, outcome, bucket))
+        if cells is None:
+            cells = self._upstream_cells[name, outcome, bucket] = self._find_upstream_cells(name, outcome, bucket)
+        counts[cells[0]] += 1
         if seconds is not None:
-            bound = next((str(b) for b in LATENCY_BUCKETS if seconds <= b), "+Inf")
-            counts[index("upstream_seconds_bucket", name, bound)] += 1
-            counts[index("upstream_seconds_sum_us", name)] += int(seconds * 1e6)
+            counts[cells[1]] += 1
+            counts[cells[2]] += int(seconds * 1e6)
+
+    def _find_upstream_cells(self, name: str, outcome: str, bucket: int) -> tuple[int, int, int]:
+        index = self._cells.index
+        counter = index("upstream", name, outcome)
+        if bucket < 0:
+            return counter, counter, counter
+        bound = str(LATENCY_BUCKETS[bucket]) if bucket < len(LATENCY_BUCKETS) else "+Inf"
+        return counter, index("upstream_seconds_bucket", name, bound), index("upstream_seconds_sum_us", name)
 
     def upstream_up(self, name: str, up: bool) -> None:
         """Note whether an upstream is in use; a change is told in the log, once."""
-        self._cells.counts[self._cells.index("=upstream_up", name)] = int(up)
-        if self._up.get(name, True) == up:
+        known = self._up.get(name)
+        if known is up:
             return
+        self._cells.counts[self._cells.index("=upstream_up", name)] = int(up)
         self._up[name] = up
+        if known is None and up:
+            return
         if up:
             _log.warning("upstream %s answers again", name)
         elif any(self._up.get(exchange.name, True) for exchange in self._exchanges):
@@ -385,9 +468,6 @@ class Worker:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _spawn_fetch(self, work: Coroutine[None, None, Entry]) -> asyncio.Task[Entry]:
-        return self._spawn(work)
-
     async def _gauge(self) -> None:
         cells = self._cells
         cells.counts[cells.index("=generation_loaded_at")] = int(self._loaded_at)
@@ -395,12 +475,27 @@ class Worker:
             counts = cells.counts
             counts[cells.index("=cache_octets")] = self._cache.octets
             counts[cells.index("=cache_entries")] = len(self._cache)
-            counts[cells.index("=tcp_connections")] = len(self._stream)
-            counts[cells.index("tcp_evicted")] = self._stream.evicted
+            self._windows.gauge()
             for exchange in self._exchanges:
                 counts[cells.index("replies_ignored", exchange.name)] = exchange.ignored
             counts[cells.index("=generation")] = self._policy.generation.serial
+            self._windows.renew()
             await asyncio.sleep(GAUGE_SECONDS)
+
+    async def _watch_register(self) -> None:
+        while True:
+            await asyncio.sleep(REGISTER_SECONDS)
+            self._look_at_register()
+
+    def _look_at_register(self) -> None:
+        """Tell devices apart by the register that lies there now. One that can not be read knows nobody."""
+        try:
+            register = self._register.renewed()
+        except (OSError, RegisterError) as error:
+            _log.error("the register of devices can not be read, so nobody is recognised: %s", error)
+            register = NO_DEVICES
+        if register is not None:
+            self._policy.enrol(register)
 
     # ---- the supervisor's word -------------------------------------------------------------------------------------
 
@@ -430,14 +525,14 @@ def _say(writer: asyncio.StreamWriter, words: dict[str, object]) -> None:
     writer.write(json.dumps(words).encode() + b"\n")
 
 
-def _last_resort(packet: bytes, transport: str) -> bytes | None:
+def _last_resort(packet: bytes, client: Client) -> bytes | None:
     """SERVFAIL for a query that something else went wrong with; silence for what is no query."""
     try:
         query = read_query(packet)
     except WireError:
         return None
     answer = error_answer(Rcode.SERVFAIL, ExtendedError(Ede.OTHER, "internal error"))
-    return write_reply(query, answer, over_udp=transport == "udp")
+    return write_reply(query, answer, over_udp=client.over_udp, encrypted=client.transport.is_encrypted)
 
 
 def exit_process(code: int) -> None:

@@ -75,17 +75,24 @@ class Cache:
         """
         terms = self.terms
         seconds = [ttl for _, ttl in answer.ttls]
+        shortest, longest = (min(seconds), max(seconds)) if seconds else (0, 0)
         if answer.negative_ttl is None:
-            cap, life = terms.max_ttl, min(seconds, default=0)
+            cap, life = int(terms.max_ttl), shortest
         else:
-            cap, life = terms.max_negative_ttl, min([answer.negative_ttl, *seconds], default=0)
-        if life:
-            life = max(life, int(terms.min_ttl))
-        life = min(life, int(cap))
-        floor, ceiling = int(terms.min_ttl) if life else 0, int(cap) if answer.negative_ttl is None else life
-        answer = _with_ttls(answer, tuple((at, min(max(ttl, floor), ceiling)) for at, ttl in answer.ttls))
-        led_to = (*answer.aliases, *answer.targets, *answer.addresses)
-        octets = len(key) + len(answer.body) + 80 * len(answer.ttls) + sum(map(len, led_to)) + _ENTRY_OVERHEAD
+            cap = int(terms.max_negative_ttl)
+            life = min(answer.negative_ttl, shortest) if seconds else answer.negative_ttl
+        least = int(terms.min_ttl)
+        if life and life < least:
+            life = least
+        if life > cap:
+            life = cap
+        floor, ceiling = least if life else 0, cap if answer.negative_ttl is None else life
+        if shortest < floor or longest > ceiling:
+            answer = _with_ttls(answer, tuple((at, min(max(ttl, floor), ceiling)) for at, ttl in answer.ttls))
+        octets = len(key) + len(answer.body) + 80 * len(answer.ttls) + _ENTRY_OVERHEAD
+        for led_to in (answer.aliases, answer.targets, answer.addresses):
+            for one in led_to:
+                octets += len(one)
         entry = Entry(answer, now, now + life, octets)
         self._failures.pop(key, None)
         if key in self._entries:

@@ -42,12 +42,32 @@ class Clock(Protocol):
         ...
 
 
+class Waiter(Protocol):
+    """Who waits for the reply to a question."""
+
+    def take(self, reply: bytes, sent: bytes) -> bool:
+        """Whether a reply to what was sent is taken; if not, the wait goes on."""
+        ...
+
+    def fail(self, error: OSError) -> None:
+        """Learn that none came (TimeoutError), or that the upstream can not be reached."""
+        ...
+
+
 class Exchange(Protocol):
     """One upstream, as a transport reaches it."""
 
     @property
     def name(self) -> str:
         """Address and port, for logs and metrics."""
+        ...
+
+    def post(self, query: bytes, waiter: Waiter, wait: float) -> bool:
+        """Send a query under an id of its own and have `waiter` told, once, of the reply or that none came.
+
+        Returns:
+            Whether the upstream can be asked so: where not, nothing was done, and `ask` is the way.
+        """
         ...
 
     async def ask(self, query: bytes, accept: Callable[[bytes, bytes], T], wait: float) -> T:
@@ -144,8 +164,45 @@ class Upstream:
             self.rest_until = now + min(FIRST_REST * 2**doublings, LONGEST_REST)
 
 
+Told = Callable[[Entry | Exception], None]
+"""Takes what came of a question, once: an entry, or UpstreamError where nobody answered. It never raises."""
+
+
+class _Question:
+    """One question under way, who is to be told, and the attempt at it that began without a task."""
+
+    __slots__ = ("cd", "do", "forwarder", "key", "qname", "qtype", "started", "told", "tries_out", "upstream")
+
+    def __init__(
+        self, forwarder: "Forwarder", key: bytes, qname: bytes, qtype: int, do: bool, cd: bool, told: Told
+    ) -> None:
+        self.forwarder = forwarder
+        self.key, self.qname, self.qtype, self.do, self.cd = key, qname, qtype, do, cd
+        self.told = [told]
+        self.started = 0.0
+        self.upstream: Upstream | None = None
+        self.tries_out = False
+
+    def take(self, octets: bytes, sent: bytes) -> bool:
+        """Whether it is the reply to this question."""
+        try:
+            reply = read_reply(octets, sent)
+        except WireError:
+            return False
+        self.forwarder.replied(self, reply)
+        return True
+
+    def fail(self, error: OSError) -> None:
+        """Go on with another attempt."""
+        self.forwarder.persist(self, error)
+
+
 class Forwarder:
-    """The upstreams, the questions under way, and the cache that the answers go into."""
+    """The upstreams, the questions under way, and the cache that the answers go into.
+
+    A question is asked without a task where one datagram each way is all it takes; whatever else happens (no reply, a
+    truncated one, a failure, an upstream that is reached by other means), a task takes it from there.
+    """
 
     def __init__(
         self,
@@ -154,7 +211,7 @@ class Forwarder:
         terms: ForwarderTerms,
         clock: Clock,
         counters: Counters,
-        spawn: Callable[[Coroutine[None, None, Entry]], "asyncio.Task[Entry]"],
+        spawn: Callable[[Coroutine[None, None, None]], object],
     ) -> None:
         """Wire up.
 
@@ -172,31 +229,82 @@ class Forwarder:
         self._clock = clock
         self._counters = counters
         self._spawn = spawn
-        self._under_way: dict[bytes, asyncio.Task[Entry]] = {}
+        self._under_way: dict[bytes, _Question] = {}
 
     def __len__(self) -> int:
         return len(self._under_way)
 
-    def fetch(self, key: bytes, qname: bytes, qtype: int, *, do: bool, cd: bool) -> "asyncio.Task[Entry] | None":
-        """The task that fetches an answer and caches it, shared by all who ask; None where too many are under way.
+    def ask(self, key: bytes, qname: bytes, qtype: int, told: Told, *, do: bool, cd: bool) -> bool:
+        """Have an answer fetched and cached, once for all who ask; False where too many questions are under way.
 
-        The task raises UpstreamError where nobody could answer; the failure is then remembered in the cache.
+        Where nobody could answer, the failure is remembered in the cache.
 
         Args:
             key: The `cache_key` of the rest.
             qname: Wire form.
             qtype: As a number.
+            told: Takes what came of it, maybe before this returns.
             do: Whether DNSSEC records are wanted.
             cd: Whether unchecked data will do.
         """
-        task = self._under_way.get(key)
-        if task is None:
-            if len(self._under_way) >= self._terms.pending:
-                return None
-            task = self._spawn(self._fetch(key, qname, qtype, do, cd))
-            self._under_way[key] = task
-            task.add_done_callback(lambda done: self._settle(key, done))
-        return task
+        question = self._under_way.get(key)
+        if question is not None:
+            question.told.append(told)
+            return True
+        if len(self._under_way) >= self._terms.pending:
+            return False
+        question = self._under_way[key] = _Question(self, key, qname, qtype, do, cd, told)
+        terms = self._terms
+        now = question.started = self._clock.now()
+        if self.upstreams:
+            upstream = question.upstream = self._best(self.upstreams)
+            question.tries_out = upstream.try_out(now, terms.try_timeout)
+            query = write_query(qname, qtype, 0, do=do, cd=cd, edns=upstream.edns, udp_octets=UDP_OCTETS)
+            if upstream.exchange.post(query, question, min(terms.try_timeout, terms.deadline)):
+                return True
+        self.persist(question, None)
+        return True
+
+    def fetch(self, key: bytes, qname: bytes, qtype: int, *, do: bool, cd: bool) -> "asyncio.Future[Entry] | None":
+        """The same, to be awaited; None where too many questions are under way.
+
+        The future raises UpstreamError where nobody could answer.
+        """
+        future: asyncio.Future[Entry] = asyncio.get_running_loop().create_future()
+
+        def tell(found: Entry | Exception) -> None:
+            if future.done():
+                return
+            if isinstance(found, Entry):
+                future.set_result(found)
+            else:
+                future.set_exception(found)
+
+        return future if self.ask(key, qname, qtype, tell, do=do, cd=cd) else None
+
+    def replied(self, question: _Question, reply: Reply) -> None:
+        """Take in the reply to the attempt that began without a task."""
+        answer, upstream = reply.answer, question.upstream
+        assert upstream is not None
+        if reply.truncated or is_failure(answer.rcode):
+            self.persist(question, reply)
+            return
+        answer = self._answered(upstream, answer, self._clock.now() - question.started)
+        self._settle(question, self._cache.put(question.key, answer, self._clock.now()))
+
+    def persist(self, question: _Question, outcome: Reply | OSError | None) -> None:
+        """Go on in a task.
+
+        Args:
+            question: Under way.
+            outcome: Of the attempt that began without one; None where its upstream is still to be asked.
+        """
+        self._spawn(self._fetch(question, outcome))
+
+    def close(self) -> None:
+        """Tell all who wait that nobody will answer."""
+        for question in list(self._under_way.values()):
+            self._settle(question, UpstreamError("closing"))
 
     async def look_up(self, qname: bytes, qtype: int, *, do: bool, cd: bool) -> Entry | Answer:
         """What the cache or else an upstream says about a question of our own; an Answer where nobody could say.
@@ -210,10 +318,10 @@ class Forwarder:
             return entry
         failure = self._cache.failure(key, now)
         if failure is None:
-            task = self.fetch(key, qname, qtype, do=do, cd=cd)
+            future = self.fetch(key, qname, qtype, do=do, cd=cd)
             try:
-                if task is not None:
-                    return await asyncio.wait_for(asyncio.shield(task), None if entry is None else OWN_STALE_WAIT)
+                if future is not None:
+                    return await asyncio.wait_for(future, None if entry is None else OWN_STALE_WAIT)
                 failure = Answer(
                     int(Rcode.SERVFAIL), errors=(ExtendedError(Ede.OTHER, "too many questions under way"),)
                 )
@@ -224,49 +332,61 @@ class Forwarder:
             return failure
         return Entry(replace(self._cache.stale(entry), authentic=False), self._clock.now(), 0.0, 0)
 
-    def _settle(self, key: bytes, task: "asyncio.Task[Entry]") -> None:
-        del self._under_way[key]
-        if not task.cancelled():
-            task.exception()  # marks it as seen: with a stale answer given meanwhile, nobody may be waiting any more
+    def _settle(self, question: _Question, found: Entry | Exception) -> None:
+        if self._under_way.get(question.key) is question:
+            del self._under_way[question.key]
+            for tell in question.told:
+                tell(found)
 
-    async def _fetch(self, key: bytes, qname: bytes, qtype: int, do: bool, cd: bool) -> Entry:
+    async def _fetch(self, question: _Question, outcome: Reply | OSError | None) -> None:
+        found: Entry | Exception = UpstreamError("closing")
         try:
-            answer = await self._resolve(qname, qtype, do, cd)
+            found = self._kept(question.key, await self._resolve(question, outcome))
         except UpstreamError as error:
             code = Ede.NO_REACHABLE_AUTHORITY if self.upstreams else Ede.NOT_READY
             failed = Answer(int(Rcode.SERVFAIL), errors=(ExtendedError(code, str(error)),))
-            self._cache.put_failure(key, failed, self._clock.now())
-            raise
+            self._cache.put_failure(question.key, failed, self._clock.now())
+            found = error
+        except Exception as error:  # of ours: told to who waits, who reports it
+            found = error
+        finally:
+            self._settle(question, found)
+
+    def _kept(self, key: bytes, answer: Answer) -> Entry | UpstreamError:
         now = self._clock.now()
         if is_failure(answer.rcode):
             errors = answer.errors or (ExtendedError(Ede.NETWORK_ERROR, "the upstreams could not answer"),)
             self._cache.put_failure(key, Answer(int(Rcode.SERVFAIL), errors=errors), now)
-            raise UpstreamError("the upstreams could not answer")
+            return UpstreamError("the upstreams could not answer")
         return self._cache.put(key, answer, now)
 
-    async def _resolve(self, qname: bytes, qtype: int, do: bool, cd: bool) -> Answer:
-        """Ask one upstream after another until one answers, or the deadline is there."""
-        end = self._clock.now() + self._terms.deadline
+    async def _resolve(self, question: _Question, outcome: Reply | OSError | None) -> Answer:
+        """Ask one upstream after another until one answers, or the deadline is there; the first was chosen before."""
+        end = question.started + self._terms.deadline
+        first = question.upstream
         failed: Answer | None = None
         reasons: dict[str, str] = {}
         for _ in range(2):
             untried = list(self.upstreams)
             while untried:
-                started = self._clock.now()
-                if started >= end:
-                    break
-                # The best is looked for anew each time: another question may have found something out meanwhile.
-                upstream = min(untried, key=lambda one: _rank(one, self._clock.now()))
+                if first is not None:
+                    upstream, started, tries_out, first = first, question.started, question.tries_out, None
+                else:
+                    started, outcome = self._clock.now(), None
+                    if started >= end:
+                        break
+                    # The best is looked for anew each time: another question may have found something out meanwhile.
+                    upstream = self._best(untried)
+                    tries_out = upstream.try_out(started, self._terms.try_timeout)
                 untried.remove(upstream)
                 name = upstream.exchange.name
-                tries_out = upstream.try_out(started, self._terms.try_timeout)
                 try:
-                    reply = await self._ask(upstream, qname, qtype, do, cd, end)
+                    reply = await self._ask(upstream, question, end, outcome)
                 except (OSError, TimeoutError, WireError) as error:
                     reasons[name] = _reason(error)
                     upstream.failed(self._clock.now(), tries_out)
-                    outcome = "timeout" if isinstance(error, TimeoutError) else "error"
-                    self._counters.upstream(name, outcome, None)
+                    told = "timeout" if isinstance(error, TimeoutError) else "error"
+                    self._counters.upstream(name, told, None)
                     self._counters.upstream_up(name, not upstream.rest_until)
                     continue
                 seconds = self._clock.now() - started
@@ -278,23 +398,38 @@ class Forwarder:
                         upstream.rest_until = 0.0
                     self._counters.upstream(name, "failure", seconds)
                     continue
-                upstream.succeeded(seconds)
-                self._counters.upstream(name, "answer", seconds)
-                self._counters.upstream_up(name, True)
-                answer = reply.answer
-                if answer.authentic and not upstream.trust_ad:
-                    answer = replace(answer, authentic=False)
-                return answer
+                return self._answered(upstream, reply.answer, seconds)
             if failed is not None:
                 return failed
         if not self.upstreams:
             raise UpstreamError("no upstream is configured")
         raise UpstreamError("; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "no time left")
 
-    async def _ask(self, upstream: Upstream, qname: bytes, qtype: int, do: bool, cd: bool, end: float) -> Reply:
+    def _best(self, upstreams: list[Upstream]) -> Upstream:
+        if len(upstreams) == 1:
+            return upstreams[0]
+        now = self._clock.now()
+        return min(upstreams, key=lambda one: _rank(one, now))
+
+    def _answered(self, upstream: Upstream, answer: Answer, seconds: float) -> Answer:
+        """Take note of an answer; it comes back without AD where the way from the upstream is not to be trusted."""
+        name = upstream.exchange.name
+        upstream.succeeded(seconds)
+        self._counters.upstream(name, "answer", seconds)
+        self._counters.upstream_up(name, True)
+        if answer.authentic and not upstream.trust_ad:
+            return replace(answer, authentic=False)
+        return answer
+
+    async def _ask(self, upstream: Upstream, question: _Question, end: float, outcome: Reply | OSError | None) -> Reply:
         exchange = upstream.exchange
+        qname, qtype, do, cd = question.qname, question.qtype, question.do, question.cd
         query = write_query(qname, qtype, 0, do=do, cd=cd, edns=upstream.edns, udp_octets=UDP_OCTETS)
-        reply = await exchange.ask(query, read_reply, min(self._terms.try_timeout, self._left(end)))
+        if isinstance(outcome, OSError):
+            raise outcome
+        reply = outcome
+        if reply is None:
+            reply = await exchange.ask(query, read_reply, min(self._terms.try_timeout, self._left(end)))
         if upstream.edns and _knows_no_edns(reply):
             # A server that knows no EDNS says so like this (RFC 6891 §7): asked again in the old form, and from now on
             # if that was it; a question that it can not take in either form says nothing about EDNS.

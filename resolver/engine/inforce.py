@@ -33,9 +33,9 @@ class IdentityTerms:
     unknown: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Standing:
-    """What a client counts as.
+    """What a client counts as. Nothing changes it; it is not frozen because one is made for each query.
 
     Attributes:
         client: The client, with the device that it was recognised as.
@@ -78,6 +78,7 @@ class PolicyInForce:
         """Put a generation in force in place of the one before."""
         self.generation = generation
         self._views: dict[tuple[int, int, str], View] = {}
+        self._before_count = 0  # answers that may be learned before it is counted again how many are held
         self._memos: dict[View, ViewMemo] = {}
         self.until = generation.next_transition(at)
         self._forget_sources()
@@ -92,6 +93,10 @@ class PolicyInForce:
             return False
         self.swap(self.generation, at)
         return True
+
+    def holds(self, view: View, at: float) -> bool:
+        """Whether a view that was in force is so still."""
+        return view.generation is self.generation and at < view.until
 
     def standing_of(self, client: Client, at: float) -> Standing:
         """Find out what a client counts as: by what it shows of itself, else by its listener, else by its network.
@@ -165,15 +170,23 @@ class PolicyInForce:
             # A rule on the root has a say in every name, and the table does not know it.
             table = self.generation.table if self.generation.root < 0 else None
             memo = self._memos[view] = ViewMemo(self._ready_answers, table)
-        # What was not asked for since its memo's last turn goes first. Two turns empty a memo, so this comes to an end.
-        while self.ready_answers() >= self._ready_answers:
-            max(self._memos.values(), key=lambda one: (one.old_half(), one.size())).halve()
+        self._before_count -= 1
+        if self._before_count <= 0:
+            self._make_room()
         sources = self.sources_of(client.listener)
         if client.address not in sources:
             if len(sources) >= _MAX_SOURCES:
                 sources.clear()
             sources[client.address] = memo
         return memo
+
+    def _make_room(self) -> None:
+        """Let answers go until there is room for some: with many memos, counting takes more time than learning."""
+        most = self._ready_answers
+        # What was not asked for since its memo's last turn goes first. Two turns empty a memo, so this comes to an end.
+        while (held := self.ready_answers()) >= most - most // 256:
+            max(self._memos.values(), key=lambda one: (one.old_half(), one.size())).halve()
+        self._before_count = (most - held) // 4  # each counts as three at most, since it was sent over UDP
 
     def ready_answers(self) -> int:
         """How many ready answers are held."""

@@ -14,7 +14,7 @@ from ipaddress import ip_address
 from resolver.engine.cache import Cache, Entry, cache_key
 from resolver.engine.covered import Coverage, CoveringOrder, covered
 from resolver.engine.delegation import NameServers
-from resolver.engine.forwarder import Clock, Forwarder, UpstreamError
+from resolver.engine.forwarder import Clock, Forwarder, Told, UpstreamError
 from resolver.engine.inforce import PolicyInForce, Standing
 from resolver.engine.special import WHOAMI, SpecialNames
 from resolver.engine.substitute import alias_target, policy_answer, rewritten_answer
@@ -30,17 +30,20 @@ from resolver.policy.judge import Reached, Verdict, is_settled, judge_answer, ju
 from resolver.wire import name as names
 from resolver.wire.codes import Ede, Rcode, Rtype, rcode_text, rtype_class, rtype_text
 from resolver.wire.compose import error_answer, write_reply
-from resolver.wire.message import CD, RD, TC, Answer, ExtendedError, Query, WireError, read_query
+from resolver.wire.message import CD, HEADER_OCTETS, RD, TC, Answer, ExtendedError, Query, WireError, read_query
 from resolver.wire.rewrite import without_ech
 
 NO_KEEPALIVE: Mapping[Transport, float] = {}
 STALE_WAIT = 1.8  # seconds a client waits for fresh data while stale data is at hand (RFC 8767 §5)
+_MAX_QUERY_CELLS = 4096  # counters known by heart; with more, since anybody may ask for any type, they are sought anew
 STALE_RETRY = 30.0  # seconds after a failed refresh during which stale data is given at once (RFC 8767 §5)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Wanted:
     """A query that needs something of an upstream, with all that was found out about it so far.
+
+    Nothing changes it; it is not frozen because one is made for each query that is not answered at once.
 
     `verdict` acts, if at all, by letting pass, or once the answer has been judged. `entry` is the answer where it is at
     hand and only what stands behind it is wanted: its name servers, or the target of policy's own alias (`alias`).
@@ -100,6 +103,7 @@ class Pipeline:
         self._cells = cells
         self._spool = spool
         self._clock = clock
+        self._query_cells: dict[tuple[Transport, str, int, int | None, str], int] = {}  # of queries that met no rule
         self._nsid = nsid
         self._node = node
         self._keepalive = keepalive
@@ -155,7 +159,7 @@ class Pipeline:
         wanted = Wanted(packet, client, query, key, view, verdict, entry)
         if entry is not None and entry.expires > now:
             self._count_cache("hit")
-            return self._judged(replace(wanted, stale=None, entry=entry, source="cache"), None)
+            return self._judged(wanted, entry, "cache", None)
         if entry is None:
             failure = self._cache.failure(key, now)
             if failure is not None:
@@ -211,24 +215,43 @@ class Pipeline:
     async def _ask(self, wanted: Wanted) -> "bytes | Wanted | None":
         # 5. Ask. The question may already be under way for another client; the answer is the same, the verdict need not
         # be.
-        query, stale = wanted.query, wanted.stale
-        task = self._forwarder.fetch(wanted.key, query.qname, query.qtype, do=query.do, cd=bool(query.flags & CD))
-        if task is None:
+        query = wanted.query
+        future = self._forwarder.fetch(wanted.key, query.qname, query.qtype, do=query.do, cd=bool(query.flags & CD))
+        if future is None:
             return self.busy(wanted)
         try:
-            if stale is None:
-                entry = await asyncio.shield(task)
-            else:
-                entry = await asyncio.wait_for(asyncio.shield(task), STALE_WAIT)
+            entry = await asyncio.wait_for(future, None if wanted.stale is None else STALE_WAIT)
         except (UpstreamError, TimeoutError) as error:
-            now = self._clock.now()
-            if stale is not None:
-                stale.retry_at = now + STALE_RETRY
-            failure = self._cache.failure(wanted.key, now) or error_answer(
-                Rcode.SERVFAIL, ExtendedError(Ede.NETWORK_ERROR, str(error))
-            )
-            return self._conclude(wanted, failure, "upstream", None)
+            return self._failed(wanted, error)
         return self._conclude(wanted, entry, "upstream", None)
+
+    def ask(self, wanted: Wanted, told: Told) -> bool:
+        """Ask, where nothing else is wanted, without a task; what is told goes to `conclude`.
+
+        Returns:
+            Whether it is asked; if not, `finish` is the way.
+        """
+        if wanted.stale is not None or wanted.entry is not None or wanted.alias is not None:
+            return False
+        query = wanted.query
+        return self._forwarder.ask(wanted.key, query.qname, query.qtype, told, do=query.do, cd=bool(query.flags & CD))
+
+    def conclude(self, wanted: Wanted, found: Entry | Exception) -> "bytes | Wanted | None":
+        """Answer with what came of `ask`, or say what else is wanted."""
+        if isinstance(found, Entry):
+            return self._conclude(wanted, found, "upstream", None)
+        if isinstance(found, UpstreamError):
+            return self._failed(wanted, found)
+        raise found
+
+    def _failed(self, wanted: Wanted, error: Exception) -> "bytes | Wanted | None":
+        now = self._clock.now()
+        if wanted.stale is not None:
+            wanted.stale.retry_at = now + STALE_RETRY
+        failure = self._cache.failure(wanted.key, now) or error_answer(
+            Rcode.SERVFAIL, ExtendedError(Ede.NETWORK_ERROR, str(error))
+        )
+        return self._conclude(wanted, failure, "upstream", None)
 
     async def _follow(self, wanted: Wanted, verdict: Verdict) -> "bytes | Wanted | None":
         """Answer with policy's own alias and what its target has. Who goes before that policy judges the target too."""
@@ -279,17 +302,20 @@ class Pipeline:
         query = wanted.query
         # The policy may have changed while we waited: the answer is judged by what is in force now, not then.
         at = self._clock.at()
-        standing = self._standing_of(wanted.client, at)
-        if standing.refusal:
-            return self._refuse(wanted.packet, wanted.client, query, standing)
-        view = self._policy.view_of(standing, at)
+        view = wanted.view
+        # Who showed nothing of himself stands as the generation says, until its next moment.
+        if wanted.client.credentials is not None or not self._policy.holds(view, at):
+            standing = self._standing_of(wanted.client, at)
+            if standing.refusal:
+                return self._refuse(wanted.packet, wanted.client, query, standing)
+            view = self._policy.view_of(standing, at)
         if view is not wanted.view:
             verdict = _as_carried(judge_query(query.qname, view, query.qtype), wanted.client)
             wanted, name_servers = replace(wanted, view=view, verdict=verdict), None  # found as the old view wants them
             if verdict is not None and is_settled(verdict, view):
                 return self._enforce(wanted.packet, wanted.client, query, view, verdict)
         if isinstance(found, Entry):
-            return self._judged(replace(wanted, stale=None, entry=found, source=source), name_servers)
+            return self._judged(wanted, found, source, name_servers)
         if wanted.stale is not None:
             return self._stale(wanted, name_servers)
         return self._unanswered(wanted, found, source)
@@ -318,27 +344,29 @@ class Pipeline:
         code = Ede.STALE_NXDOMAIN_ANSWER if answer.rcode == Rcode.NXDOMAIN else Ede.STALE_ANSWER
         marked = replace(answer, authentic=False, errors=(ExtendedError(code),))
         entry = Entry(marked, self._clock.now(), 0.0, 0)
-        return self._judged(replace(wanted, stale=None, entry=entry, source="stale"), name_servers)
+        return self._judged(wanted, entry, "stale", name_servers)
 
-    def _judged(self, wanted: Wanted, name_servers: "_NameServersOf | None") -> "bytes | Wanted | None":
+    def _judged(
+        self, wanted: Wanted, entry: Entry, source: str, name_servers: "_NameServersOf | None"
+    ) -> "bytes | Wanted | None":
         """Judge an answer by what it leads to, and give it or what policy puts in its place.
 
         Where the view has rules on name servers and these are not known (None), they are wanted first.
         """
-        packet, client, query, view, entry = wanted.packet, wanted.client, wanted.query, wanted.view, wanted.entry
-        assert entry is not None
+        packet, client, query, view = wanted.packet, wanted.client, wanted.query, wanted.view
         answer, verdict = entry.answer, wanted.verdict
-        if answer.aliases or answer.targets or answer.addresses or view.zones:
+        # Orders look at names alone: where nothing but addresses was reached, there is nothing to judge without zones.
+        if answer.aliases or answer.targets or view.zones or (answer.addresses and verdict is not None):
             reached = Reached(answer.aliases, answer.targets, answer.addresses, name_servers or {})
             found = judge_answer(query.qname, verdict, reached, view, query.qtype)
             if view.follows_nameservers and name_servers is None and not _goes_before_zones(found):
-                return wanted
+                return replace(wanted, stale=None, entry=entry, source=source)
             verdict = _as_carried(found, client)
             if verdict is not None and not verdict.passes:
                 return self._enforce(packet, client, query, view, verdict, aliases=answer.aliases, lasting=False)
         if _holds_ech(query, view):
             entry = replace(entry, answer=without_ech(query.qname, answer))
-        return self._reply(packet, client, query, entry.answer, view, verdict, wanted.source, entry)
+        return self._reply(packet, client, query, entry.answer, view, verdict, source, entry)
 
     def _enforce(
         self,
@@ -383,13 +411,15 @@ class Pipeline:
             encrypted=client.transport.is_encrypted,
             keepalive=self._keepalive.get(client.transport),
         )
-        shift = 12 + len(query.question)
-        ttls = (
-            tuple((at + shift, ttl) for at, ttl in answer.ttls) if entry is not None and not reply[2] & TC >> 8 else ()
-        )
+        said = reply[2:]
+        ttls: tuple[tuple[int, int], ...] = ()
         out = reply
-        if entry is not None:
-            out = age(reply, ttls, int(self._clock.now() - entry.stored))
+        if entry is not None and not reply[2] & TC >> 8:
+            shift = HEADER_OCTETS - 2 + len(query.question)
+            ttls = tuple([(at + shift, ttl) for at, ttl in answer.ttls])
+            elapsed = int(self._clock.now() - entry.stored)
+            if elapsed:
+                out = reply[:2] + age(said, ttls, elapsed)
 
         # 7. Count and record, before the octets leave: a hit is in the spool before its answer is done.
         group = view.group if view is not None else ""
@@ -414,11 +444,11 @@ class Pipeline:
                     memo.put(
                         packet[2:],
                         Ready(
-                            reply[2:],
+                            said,
                             cell,
                             entry.expires if entry is not None else NEVER,
                             entry.stored if entry is not None else 0.0,
-                            tuple((at - 2, ttl) for at, ttl in ttls),
+                            ttls,
                             template.prefix if template else b"",
                             template.tail if template else b"",
                         ),
@@ -461,12 +491,23 @@ class Pipeline:
     def _query_cell(
         self, client: Client, group: str, query: Query, rcode: int | None, source: str, verdict: Verdict | None
     ) -> int:
-        found = ("", "", "", "")
         if verdict is not None and verdict.is_hit:
             mode = "exempt" if verdict.exemption else verdict.mode.value
-            found = (verdict.order.id, verdict.app.id, verdict.action.value, mode)
+            hit = verdict.order.id, verdict.app.id, verdict.action.value, mode
+            return self._make_query_cell(client.transport, group, query.qtype, rcode, source, hit)
+        key = client.transport, group, query.qtype, rcode, source
+        cell = self._query_cells.get(key)
+        if cell is None:
+            if len(self._query_cells) >= _MAX_QUERY_CELLS:
+                self._query_cells.clear()
+            cell = self._query_cells[key] = self._make_query_cell(*key, ("", "", "", ""))
+        return cell
+
+    def _make_query_cell(
+        self, transport: Transport, group: str, qtype: int, rcode: int | None, source: str, hit: tuple[str, ...]
+    ) -> int:
         code = "none" if rcode is None else rcode_text(rcode)
-        return self._cells.index("query", client.transport, group, rtype_class(query.qtype), code, source, *found)
+        return self._cells.index("query", transport, group, rtype_class(qtype), code, source, *hit)
 
     def _count_cache(self, event: str) -> None:
         self._cells.counts[self._cells.index("cache", event)] += 1

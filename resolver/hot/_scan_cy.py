@@ -21,6 +21,27 @@ NOT_A_QUERY = 1  # too short for a header, or a response: answered with silence
 MALFORMED = 2  # answered FORMERR
 
 OPT = 41
+_ROOT = b"\0"
+
+# Outcomes of read_records.
+WHOLE = 0
+BROKEN_OFF = 1  # the message is not well formed to its end
+MISSHAPEN = 2  # a record says what none can say
+
+Records = tuple[
+    int,  # the outcome; with one but WHOLE all else is empty
+    tuple[int, int, int],  # how many records are kept, a section
+    bytes,  # the octets of these, one after another; TTLs above 2**31 - 1 are 0 (RFC 2181 §8)
+    tuple[tuple[int, int], ...],  # (offset in them, seconds) of each TTL
+    tuple[int, int],  # where the OPT record's TTL field begins, and where the record ends; (0, 0) for none
+    list[tuple[bytes, bytes]],  # (owner, target) of each CNAME in the answer section
+    list[bytes],  # other names that the answer section leads to: of DNAME, SVCB and HTTPS
+    list[bytes],  # addresses in it: of A and AAAA, and the hints of SVCB and HTTPS
+    int,  # seconds that "no such name" or "no such data" holds (RFC 2308 §5), -1 where no SOA tells
+    bool,  # whether it has records of the type that was asked for
+]
+_BROKEN_OFF: Records = (BROKEN_OFF, (0, 0, 0), b"", (), (0, 0), [], [], [], -1, False)
+_MISSHAPEN: Records = (MISSHAPEN, (0, 0, 0), b"", (), (0, 0), [], [], [], -1, False)
 
 
 def is_compiled() -> bool:
@@ -199,6 +220,201 @@ def scan_records(message: bytes, start: cython.Py_ssize_t) -> list[tuple[int, in
     if i != end:
         return None
     return found
+
+
+@cython.boundscheck(False)
+@cython.wraparound(False)
+@cython.ccall
+def _is_name(message: bytes, start: cython.Py_ssize_t) -> cython.bint:
+    """Whether `read_name` finds a name at `start`."""
+    end: cython.Py_ssize_t = len(message)
+    i: cython.Py_ssize_t = start
+    limit: cython.Py_ssize_t = start
+    octets: cython.Py_ssize_t = 1
+    n: cython.Py_ssize_t
+    while 0 <= i < end:
+        n = message[i]
+        if n == 0:
+            return True
+        if n < 64:
+            octets += n + 1
+            i += n + 1
+            if octets > 255 or i > end:
+                return False
+        elif n >= 192:
+            if i + 1 >= end:
+                return False
+            i = (n & 63) << 8 | message[i + 1]
+            if i >= limit or i < 12:
+                return False
+            limit = i
+        else:
+            return False
+    return False
+
+
+@cython.boundscheck(False)
+@cython.wraparound(False)
+@cython.ccall
+def read_records(message: bytes, start: cython.Py_ssize_t, qtype: cython.int) -> Records:
+    """Take the records of an upstream's reply apart, in as far as later steps ask for it.
+
+    Types are written as numbers, since a name of the module is an object that each comparison would look up.
+
+    Args:
+        message: The whole message.
+        start: Where its question ends, behind the header.
+        qtype: The type that was asked for.
+    """
+    end: cython.Py_ssize_t = len(message)
+    i: cython.Py_ssize_t = start
+    owner: cython.Py_ssize_t
+    stop: cython.Py_ssize_t
+    rdata: cython.Py_ssize_t
+    body_end: cython.Py_ssize_t = end
+    opt: cython.Py_ssize_t = 0
+    opt_end: cython.Py_ssize_t = 0
+    section: cython.int
+    rtype: cython.int
+    k: cython.int
+    ttl: cython.longlong
+    minimum: cython.longlong
+    negative: cython.longlong = -1
+    answers: cython.int = 0
+    authorities: cython.int = 0
+    additional: cython.int = 0
+    has_data: cython.bint = False
+    ttls: list[tuple[int, int]] = []
+    aliases: list[tuple[bytes, bytes]] = []
+    targets: list[bytes] = []
+    addresses: list[bytes] = []
+    too_long: list[int] = []
+    if start < 12 or end < start:
+        return _BROKEN_OFF
+    # First to the end: where that is not reached, nothing of it counts. So no index below leads out of the message.
+    for section in range(3):
+        for k in range(message[6 + 2 * section] << 8 | message[7 + 2 * section]):
+            i = skip_name(message, i, True)
+            if i < 0 or i + 10 > end:
+                return _BROKEN_OFF
+            i += 10 + (message[i + 8] << 8 | message[i + 9])
+            if i > end:
+                return _BROKEN_OFF
+    if i != end:
+        return _BROKEN_OFF
+    i = start
+    for section in range(3):
+        for k in range(message[6 + 2 * section] << 8 | message[7 + 2 * section]):
+            owner = i
+            i = skip_name(message, i, True)
+            rtype = message[i] << 8 | message[i + 1]
+            rdata = i + 10
+            stop = rdata + (message[i + 8] << 8 | message[i + 9])
+            if rtype == 41:
+                # OPT. RFC 6891 §6.1.1: at most one, in the additional section; §6.1.2: owned by the root.
+                if opt or section != 2 or message[owner] != 0:
+                    return _MISSHAPEN
+                opt = i + 4
+                opt_end = stop
+                body_end = owner
+                i = stop
+                continue
+            if opt:  # what follows an OPT may hold pointers past it; additional records may be left out
+                i = stop
+                continue
+            if not _is_name(message, owner):
+                return _MISSHAPEN
+            ttl = message[i + 4]
+            ttl = ttl << 24 | message[i + 5] << 16 | message[i + 6] << 8 | message[i + 7]
+            if ttl > 0x7FFFFFFF:  # RFC 2181 §8
+                ttl = 0
+                too_long.append(i + 4 - start)
+            ttls.append((i + 4 - start, ttl))
+            if section == 0:
+                answers += 1
+                if rtype == qtype or qtype == 255:  # ANY
+                    has_data = True
+                if rtype in (1, 28):  # A, AAAA
+                    if stop - rdata == (4 if rtype == 1 else 16):
+                        addresses.append(message[rdata:stop])
+                elif rtype in (5, 39):  # CNAME, DNAME
+                    name = _name_in(message, rdata, stop)
+                    if not name:
+                        return _MISSHAPEN
+                    if rtype == 5:
+                        aliases.append((read_name(message, owner), name))
+                    else:
+                        targets.append(name)
+                elif rtype in (64, 65):  # SVCB, HTTPS
+                    name = _name_in(message, rdata + 2, stop)
+                    if not name:
+                        return _MISSHAPEN
+                    if name != _ROOT:  # "." stands for the owner, or for "no service" (RFC 9460 §2.5)
+                        targets.append(name)
+                    _take_hints(message, rdata + 2, stop, addresses)
+            elif section == 1:
+                authorities += 1
+                if rtype == 6 and stop - rdata >= 22:  # SOA: two names and five numbers
+                    minimum = message[stop - 4]
+                    minimum = minimum << 24 | message[stop - 3] << 16 | message[stop - 2] << 8 | message[stop - 1]
+                    negative = ttl if ttl < minimum else minimum
+            else:
+                additional += 1
+            i = stop
+    body = message[start:body_end]
+    if too_long:
+        mended = bytearray(body)
+        for place in too_long:
+            mended[place : place + 4] = bytes(4)
+        body = bytes(mended)
+    return (
+        WHOLE,
+        (answers, authorities, additional),
+        body,
+        tuple(ttls),
+        (opt, opt_end),
+        aliases,
+        targets,
+        addresses,
+        negative,
+        True if has_data else False,  # noqa: SIM210 - compiled, it is a C number that would be told as one
+    )
+
+
+@cython.ccall
+def _name_in(message: bytes, start: cython.Py_ssize_t, end: cython.Py_ssize_t) -> bytes:
+    """The name at `start`, uncompressed and lower-cased; b"" where none ends at `end` or before."""
+    past: cython.Py_ssize_t
+    if start >= end:
+        return b""
+    past = skip_name(message, start, True)
+    if past < 0 or past > end:
+        return b""
+    return read_name(message, start)
+
+
+@cython.boundscheck(False)
+@cython.wraparound(False)
+@cython.ccall
+def _take_hints(
+    message: bytes, start: cython.Py_ssize_t, end: cython.Py_ssize_t, addresses: list[bytes]
+) -> cython.void:
+    """Take the ipv4hint and ipv6hint of an SVCB or HTTPS record whose TargetName begins at `start` (RFC 9460 §7.3)."""
+    i: cython.Py_ssize_t = skip_name(message, start, True)
+    stop: cython.Py_ssize_t
+    at: cython.Py_ssize_t
+    key: cython.int
+    width: cython.int
+    while i >= 0 and i + 4 <= end:
+        key = message[i] << 8 | message[i + 1]
+        stop = i + 4 + (message[i + 2] << 8 | message[i + 3])
+        width = 4 if key == 4 else 16 if key == 6 else 0
+        if width and stop <= end:
+            at = i + 4
+            while at + width <= stop:
+                addresses.append(message[at : at + width])
+                at += width
+        i = stop
 
 
 @cython.ccall

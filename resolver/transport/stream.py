@@ -1,40 +1,51 @@
-"""TCP from clients (RFC 7766): many queries on a connection at once, answered as they are ready.
+"""TCP from clients (RFC 7766), and TLS over it (DoT, RFC 7858): many queries on a connection at once, answered as they
+are ready.
 
-Everything a client can hold on to is bounded: connections in all and per address, queries under way per connection,
-octets read and not yet answered, octets waiting for a client that does not read, and the time it may be idle or keep
-half a message. When all places are taken, the connection that has been idle longest makes room, so half-open ones lock
-nobody out. And the worker's time: who has sent more than a turn's messages waits for the next turn in one queue with
-all others of his kind, so that between two turns the loop sees to UDP and to everybody else.
+Everything a client can hold on to is bounded: connections in all and per address (`places.py`), queries under way per
+connection, octets read and not yet answered, octets waiting for a client that does not read, and the time it may be
+idle, keep half a message, or take for a handshake. And the worker's time: who has sent more than a turn's messages
+waits for the next turn in one queue with all others of his kind, so that between two turns the loop sees to UDP and to
+everybody else.
 """
 
 import asyncio
 import socket
-from collections import OrderedDict, deque
+import ssl
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import cast
 
+from resolver.policy.client import Client, Credentials, Transport
+from resolver.transport.places import Places, PlaceTerms
+from resolver.transport.proxied import behind_proxy
 from resolver.transport.sockets import TCP_BACKLOG
+from resolver.transport.tls import TlsDoor
 from resolver.transport.udp import Answerer
+from resolver.wire.proxy import MOST_OCTETS, ProxyError
 
 TURN = 64  # messages of one connection answered in one go, and of all that wait in the queue, in one round of the loop
 READ_OCTETS = 16 * 1024  # read in one go: what may lie unanswered of a connection is this and one message
 WRITE_HIGH_WATER = 128 * 1024  # octets waiting for a client before its next queries are left unread
-SWEEP_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class StreamTerms:
-    """Limits; `idle_timeout` in seconds. `per_client` 0 stands for no limit."""
+    """Limits; times in seconds.
 
-    connections: int = 1024
-    per_client: int = 256
-    idle_timeout: float = 10.0
+    Attributes:
+        places: Of connections.
+        in_flight: Queries under way on a connection.
+        handshake_timeout: What TLS may take before the first octet of a query.
+    """
+
+    places: PlaceTerms = field(default_factory=PlaceTerms)
     in_flight: int = 256
+    handshake_timeout: float = 10.0
 
 
 class StreamServer:
-    """All TCP connections of one worker."""
+    """All TCP connections of one worker, or all of TLS."""
 
     def __init__(
         self,
@@ -43,6 +54,10 @@ class StreamServer:
         terms: StreamTerms,
         sockaddr: Callable[[str, int], bytes],
         now: Callable[[], float],
+        *,
+        proxied: Callable[[bytes], bool] = lambda _: False,
+        tls: ssl.SSLContext | None = None,
+        credentials_of: Callable[[asyncio.BaseTransport], Credentials | None] = lambda _: None,
     ) -> None:
         """Set up; `listen` opens the doors.
 
@@ -52,79 +67,64 @@ class StreamServer:
             terms: Limits.
             sockaddr: Makes the 28 octets of an address for hit records.
             now: Monotonic seconds.
+            proxied: Whether an address (4 or 16 octets) is of a proxy, which has to say first whose connection it is.
+            tls: How to encrypt, where these are connections of DoT.
+            credentials_of: What a client showed of itself in its handshake.
         """
         self._loop = loop
         self._answerer = answerer
         self.terms = terms
         self._sockaddr = sockaddr
         self.now = now
-        self._connections: OrderedDict[_Connection, None] = OrderedDict()  # least recently active first
-        self._per_client: dict[str, int] = {}
+        self.proxied = proxied
+        self._tls = tls
+        self._credentials_of = credentials_of
+        self.places = Places(loop, terms.places, now)
         self._queue: deque[_Connection] = deque()  # those that wait for their turn
         # One for all connections: what is read is taken out before the loop reads from the next.
         self.reading_room = memoryview(bytearray(READ_OCTETS))
-        self._servers: list[asyncio.Server] = []
-        self._sweeper: asyncio.TimerHandle | None = None
-        self.evicted = 0
+        self._servers: list[asyncio.Server | TlsDoor] = []
 
     def __len__(self) -> int:
-        return len(self._connections)
+        return len(self.places)
 
-    async def listen(self, sock: socket.socket) -> None:
-        """Accept connections from a listening socket."""
-        # The loop calls listen(2) again, so it has to be told the backlog again.
-        self._servers.append(await self._loop.create_server(lambda: _Connection(self), sock=sock, backlog=TCP_BACKLOG))
-        if self._sweeper is None:
-            self._sweep()
+    async def listen(self, sock: socket.socket, listener: str | None = None) -> None:
+        """Accept connections from a listening socket.
+
+        Args:
+            listener: The group that all who come by this socket belong to, if any.
+        """
+
+        def guest() -> _Connection:
+            return _Connection(self, listener)
+
+        if self._tls is not None:
+            terms = replace(self.terms.places, idle_timeout=self.terms.handshake_timeout)
+            self._servers.append(TlsDoor(self._loop, sock, self._tls, guest, terms, self.now))
+        else:
+            # The loop calls listen(2) again, so it has to be told the backlog again.
+            self._servers.append(await self._loop.create_server(guest, sock=sock, backlog=TCP_BACKLOG))
 
     async def close(self, patience: float) -> None:
         """Stop accepting, let what is in flight be answered for so many seconds, and close."""
         for server in self._servers:
             server.close()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        self.places.close()
         end = self.now() + patience
-        for connection in list(self._connections):
+        for connection in self._connections():
             connection.stop_reading()
-        while any(connection.is_busy for connection in self._connections) and self.now() < end:
+        while any(connection.is_busy for connection in self._connections()) and self.now() < end:
             await asyncio.sleep(0.02)
-        for connection in list(self._connections):
+        for connection in self._connections():
             connection.close()
 
-    def admit(self, connection: "_Connection") -> bool:
-        """Take a connection in, if need be in the place of the one that was idle longest; False: there is no place."""
-        terms = self.terms
-        held = self._per_client.get(connection.host, 0)
-        if terms.per_client and held >= terms.per_client and not self._evict(connection.host):
-            return False
-        if len(self._connections) >= terms.connections and not self._evict(None):
-            return False
-        self._connections[connection] = None
-        self._per_client[connection.host] = self._per_client.get(connection.host, 0) + 1
-        return True
+    def _connections(self) -> "list[_Connection]":
+        return [guest for guest in self.places if isinstance(guest, _Connection)]
 
-    def _evict(self, host: str | None) -> bool:
-        for connection in self._connections:
-            if not connection.in_flight and (host is None or connection.host == host):
-                self.evicted += 1
-                connection.abort()
-                return True
-        return False
-
-    def release(self, connection: "_Connection") -> None:
-        """Let a connection's place go."""
-        if self._connections.pop(connection, self) is self:
-            return
-        left = self._per_client[connection.host] - 1
-        if left:
-            self._per_client[connection.host] = left
-        else:
-            del self._per_client[connection.host]
-
-    def touch(self, connection: "_Connection") -> None:
-        """Note that a connection did something useful just now."""
-        if connection in self._connections:
-            self._connections.move_to_end(connection)
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether these are connections of TLS."""
+        return self._tls is not None
 
     @property
     def is_crowded(self) -> bool:
@@ -144,31 +144,30 @@ class StreamServer:
             self._loop.call_soon(self._next_turn)
         connection.take_turn()
 
-    def address(self, host: str, port: int) -> tuple[bytes, bytes]:
-        """(4 or 16 octets, 28 octets) of a client's address."""
+    def client(self, transport: asyncio.BaseTransport, host: str, port: int, listener: str | None) -> Client:
+        """Who is at the other end of a connection."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.inet_pton(family, host.partition("%")[0]), self._sockaddr(host, port)
+        address = socket.inet_pton(family, host.partition("%")[0])
+        if self._tls is None:
+            return Client(address, self._sockaddr(host, port), Transport.TCP, listener)
+        credentials = self._credentials_of(transport)
+        return Client(address, self._sockaddr(host, port), Transport.DOT, listener, credentials)
 
-    def answer(
-        self, packet: bytes, address: bytes, sockaddr: bytes, later: Callable[[bytes | None], None]
-    ) -> bytes | None:
+    def behind(self, octets: bytes, proxy: Client) -> tuple[int, Client] | None:
+        """Whose connection a proxy passes on; see `behind_proxy`."""
+        return behind_proxy(octets, proxy, self._sockaddr)
+
+    def answer(self, packet: bytes, client: Client, later: Callable[[bytes | None], None]) -> bytes | None:
         """Pass a query on to the house."""
-        return self._answerer.answer(packet, address, sockaddr, "tcp", later)
-
-    def _sweep(self) -> None:
-        deadline = self.now() - self.terms.idle_timeout
-        for connection in list(self._connections):
-            if connection.active_at > deadline:
-                break  # ordered by activity: all that follow are younger
-            connection.expire()
-        self._sweeper = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+        return self._answerer.answer(packet, client, later)
 
 
 class _Connection(asyncio.BufferedProtocol):
     """One client's connection: two octets of length before each message (RFC 1035 §4.2.2)."""
 
-    def __init__(self, server: StreamServer) -> None:
+    def __init__(self, server: StreamServer, listener: str | None) -> None:
         self._server = server
+        self._listener = listener
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._blocked = False  # the client does not read what we write
@@ -180,7 +179,8 @@ class _Connection(asyncio.BufferedProtocol):
         self.host = ""
         self.in_flight = 0
         self.active_at = server.now()
-        self._address = self._peer = b""
+        self._client: Client | None = None
+        self._awaits_header = False  # a proxy has yet to say whose connection this is
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports are none by inheritance
@@ -189,13 +189,14 @@ class _Connection(asyncio.BufferedProtocol):
             self._transport.abort()
             return
         self.host = peer[0]
-        self._address, self._peer = self._server.address(peer[0], peer[1])
+        self._client = self._server.client(self._transport, peer[0], peer[1], self._listener)
+        self._awaits_header = self._server.proxied(self._client.address)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_WATER)
-        if not self._server.admit(self):
+        if not self._server.places.admit(self):
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._server.release(self)
+        self._server.places.release(self)
         self._transport = None
         self._buffer.clear()
 
@@ -207,10 +208,10 @@ class _Connection(asyncio.BufferedProtocol):
         self._go_on()
 
     def eof_received(self) -> bool:
-        # The client may have closed its sending side only: what it asked is still answered.
+        # The client may have closed its sending side only: what it asked is still answered. TLS has no such half here.
         self._finished = True
         self._close_when_done()
-        return True
+        return not self._server.is_encrypted
 
     def pause_writing(self) -> None:
         self._blocked = True
@@ -248,10 +249,14 @@ class _Connection(asyncio.BufferedProtocol):
     def _work(self) -> None:
         """Answer the whole messages in the buffer, as far as the limits let us, and a turn of them at most."""
         buffer = self._buffer
+        if self._awaits_header and not self._take_header():
+            return
         start = waiting = taken = 0
         out: list[bytes] = []
         terms = self._server.terms
         self._working = True
+        client = self._client
+        assert client is not None
         while (
             self._transport is not None
             and not self._blocked
@@ -268,7 +273,7 @@ class _Connection(asyncio.BufferedProtocol):
             packet = bytes(buffer[start + 2 : start + 2 + octets])
             start += 2 + octets
             self.in_flight += 1
-            reply = self._server.answer(packet, self._address, self._peer, self._later)
+            reply = self._server.answer(packet, client, self._later)
             if reply is not None:
                 self.in_flight -= 1
                 out += (len(reply).to_bytes(2, "big"), reply)
@@ -281,12 +286,27 @@ class _Connection(asyncio.BufferedProtocol):
         del buffer[:start]
         if start:
             self.active_at = self._server.now()
-            self._server.touch(self)
+            self._server.places.touch(self)
         if out and self._transport is not None:
             self._transport.write(b"".join(out))
         self._breathe()
         if self._finished:
             self._close_when_done()
+
+    def _take_header(self) -> bool:
+        """Read a proxy's header off the buffer; whether it is all there."""
+        assert self._client is not None
+        try:
+            found = self._server.behind(bytes(self._buffer[:MOST_OCTETS]), self._client)
+        except ProxyError:
+            self.abort()
+            return False
+        if found is None:
+            return False
+        octets, self._client = found
+        self._awaits_header = False
+        del self._buffer[:octets]
+        return True
 
     def _later(self, reply: bytes | None) -> None:
         self.in_flight -= 1
@@ -294,7 +314,7 @@ class _Connection(asyncio.BufferedProtocol):
             return
         if reply is not None:
             self.active_at = self._server.now()
-            self._server.touch(self)
+            self._server.places.touch(self)
             self._transport.write(len(reply).to_bytes(2, "big") + reply)
         if self._working:
             return  # settled while its query was being read: `_work` goes on by itself
@@ -329,7 +349,7 @@ class _Connection(asyncio.BufferedProtocol):
             self.abort()  # the client does not read; a close would wait for it for ever
         elif not self.is_busy:
             self._transport.close()
-            self._server.release(self)
+            self._server.places.release(self)
 
     def stop_reading(self) -> None:
         """Take no further queries."""
@@ -345,4 +365,4 @@ class _Connection(asyncio.BufferedProtocol):
         """Close at once and free the place."""
         if self._transport is not None:
             self._transport.abort()
-        self._server.release(self)
+        self._server.places.release(self)

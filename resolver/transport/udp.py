@@ -2,7 +2,8 @@
 
 One socket, one set of buffers, made once: `recvmmsg` fills them, `hot.Batch` answers in place what it knows, the rest
 is handed to the roof's `answer` one by one, and `sendmmsg` sends all that is ready. A datagram that has to wait for an
-upstream leaves the batch; its reply goes out by itself when it is there.
+upstream leaves the batch; its reply goes out when it is there, together with the others of that turn of the loop: a
+system call for each would wake whoever waits for it each time, which costs more than all else.
 
 A datagram that fills its slot may have been cut to fit, so it is never answered by what is left of it: the roof gets
 the header alone and says what it says to any message that breaks off. So it learns nothing of a slot's length either,
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from resolver.hot._batch_cy import CONTROL_OCTETS, SLOT_OCTETS, SOCKADDR_OCTETS, Batch, ViewMemo
+from resolver.policy.client import Client, Transport
 from resolver.transport.sockets import is_wildcard
 from resolver.wire.message import HEADER_OCTETS
 
@@ -32,20 +34,25 @@ _libc.recvmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.
 _libc.sendmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
 
 Later = Callable[[bytes | None], None]
+Soon = Callable[[Callable[[], None]], object]
 
 
 class Answerer(Protocol):
     """What the roof hands in: the rest of the house, seen from a window."""
 
-    def batch(self) -> tuple[dict[bytes, ViewMemo], float, float]:
-        """(memos by client address, monotonic seconds, Unix seconds), asked once a batch."""
+    def batch(self, listener: str | None) -> tuple[dict[bytes, ViewMemo], float, float]:
+        """(memos by client address, monotonic seconds, Unix seconds), asked once a batch.
+
+        Args:
+            listener: The group that all who come by the socket belong to, if any.
+        """
         ...
 
     def hits(self, records: bytes, count: int, at: float) -> None:
         """Spool a batch's hit records."""
         ...
 
-    def answer(self, packet: bytes, address: bytes, sockaddr: bytes, transport: str, later: Later) -> bytes | None:
+    def answer(self, packet: bytes, client: Client, later: Later) -> bytes | None:
         """A reply now, or None: then `later` is called once, with a reply or with None for silence."""
         ...
 
@@ -53,15 +60,26 @@ class Answerer(Protocol):
 class UdpServer:
     """One socket's window."""
 
-    def __init__(self, sock: socket.socket, counts: memoryview, answerer: Answerer) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        counts: memoryview,
+        answerer: Answerer,
+        listener: str | None = None,
+        soon: Soon | None = None,
+    ) -> None:
         """Make the buffers.
 
         Args:
             sock: Bound, non-blocking; stays the caller's.
             counts: The shared counters.
             answerer: What to answer.
+            listener: The group that all who come by this socket belong to, if any.
+            soon: Has something done before the loop waits again; None: replies that come late are sent one by one.
         """
+        self._soon = soon
         self._sock = sock
+        self._listener = listener
         self._fd = sock.fileno()
         self._answerer = answerer
         is_6 = sock.family == socket.AF_INET6
@@ -70,24 +88,10 @@ class UdpServer:
         self._arena = mmap.mmap(-1, SLOTS * SLOT_OCTETS)
         self._names = mmap.mmap(-1, SLOTS * SOCKADDR_OCTETS)
         self._controls = mmap.mmap(-1, SLOTS * CONTROL_OCTETS)
-        arena, names, controls = (_address(m) for m in (self._arena, self._names, self._controls))
-        self._receive_headers = mmap.mmap(-1, SLOTS * 64)
-        self._send_headers = mmap.mmap(-1, SLOTS * 64)
-        self._receive_vectors = mmap.mmap(-1, SLOTS * 16)
-        self._send_vectors = mmap.mmap(-1, SLOTS * 16)
-        name_octets = 28 if is_6 else 16
-        for headers, vectors in (
-            (self._receive_headers, self._receive_vectors),
-            (self._send_headers, self._send_vectors),
-        ):
-            base = _address(vectors)
-            for i in range(SLOTS):
-                struct.pack_into("<QQ", vectors, 16 * i, arena + SLOT_OCTETS * i, SLOT_OCTETS)
-                struct.pack_into(
-                    "<QIxxxxQQQQIxxxxI", headers, 64 * i,
-                    names + SOCKADDR_OCTETS * i, name_octets, base + 16 * i, 1,
-                    controls + CONTROL_OCTETS * i if needs_control else 0, 0, 0, 0,
-                )  # fmt: skip
+        rooms = self._arena, self._names, self._controls
+        arena, names, controls = (_address(m) for m in rooms)
+        self._receive_headers, self._receive_vectors = _headers(rooms, is_6, needs_control)
+        self._send_headers, self._send_vectors = _headers(rooms, is_6, needs_control)
         self._receive_at = _address(self._receive_headers)
         self._send_at = _address(self._send_headers)
         self._receive_words = memoryview(self._receive_headers).cast("Q")
@@ -105,6 +109,16 @@ class UdpServer:
             (arena, names, controls if needs_control else 0),
             is_6,
         )
+        self._late: list[_Later] = []
+        self._late_rooms = (
+            mmap.mmap(-1, SLOTS * SLOT_OCTETS),
+            mmap.mmap(-1, SLOTS * SOCKADDR_OCTETS),
+            mmap.mmap(-1, SLOTS * CONTROL_OCTETS),
+        )
+        self._late_headers, self._late_vectors = _headers(self._late_rooms, is_6, needs_control)
+        self._late_at = _address(self._late_headers)
+        self._late_words = memoryview(self._late_headers).cast("Q")
+        self._late_vector_words = memoryview(self._late_vectors).cast("Q")
 
     def on_readable(self) -> None:
         """Answer what waits in the socket, up to a bound."""
@@ -114,7 +128,7 @@ class UdpServer:
             n = _libc.recvmmsg(self._fd, self._receive_at, SLOTS, _MSG_DONTWAIT, None)
             if n <= 0:
                 return  # nothing there, or an ICMP error of an earlier reply: either way there is nothing to answer
-            sources, now, at = self._answerer.batch()
+            sources, now, at = self._answerer.batch(self._listener)
             hits = self._batch.answer(sources, n, now, int(at * 1_000_000).to_bytes(8, "little"))
             ready, passed, hit_count = self._batch.outcome()
             if hits:
@@ -123,7 +137,7 @@ class UdpServer:
                 self._copy_control_lengths(ready)
             if passed:
                 ready = self._answer_passed(passed, ready)
-            self._send(ready)
+            self._send(self._send_at, ready)
             if n < FEW:
                 # The socket was just emptied, and looking again would be a system call for nothing at low load, where
                 # most wake-ups are for one datagram. After a larger batch more has come while it was answered, and
@@ -143,8 +157,8 @@ class UdpServer:
             control = b""
             if self._needs_control:
                 control = self._controls[CONTROL_OCTETS * i : CONTROL_OCTETS * i + self._receive_words[8 * i + 5]]
-            later = _Later(self._sock, sockaddr, self._family_is_6, control)
-            reply = self._answerer.answer(packet, address, sockaddr, "udp", later)
+            later = _Later(self, sockaddr, control)
+            reply = self._answerer.answer(packet, Client(address, sockaddr, Transport.UDP, self._listener), later)
             if reply is None:
                 continue
             self._arena[SLOT_OCTETS * i : SLOT_OCTETS * i + len(reply)] = reply
@@ -158,44 +172,67 @@ class UdpServer:
         for k in range(ready):
             self._send_words[8 * k + 5] = self._receive_words[8 * self._batch.slot(k) + 5]
 
-    def _send(self, ready: int) -> None:
+    def send_later(self, late: "_Later") -> None:
+        """Send a reply with the others of this turn of the loop."""
+        if not self._late and self._soon is not None:
+            self._soon(self._send_late)
+        self._late.append(late)
+        if self._soon is None or len(self._late) == SLOTS:
+            self._send_late()
+
+    def _send_late(self) -> None:
+        late, self._late = self._late, []
+        arena, names, controls = self._late_rooms
+        for k, one in enumerate(late):
+            octets = len(one.reply)
+            arena[SLOT_OCTETS * k : SLOT_OCTETS * k + octets] = one.reply
+            names[SOCKADDR_OCTETS * k : SOCKADDR_OCTETS * (k + 1)] = one.sockaddr
+            self._late_vector_words[2 * k + 1] = octets
+            if self._needs_control:
+                controls[CONTROL_OCTETS * k : CONTROL_OCTETS * k + len(one.control)] = one.control
+                self._late_words[8 * k + 5] = len(one.control)
+        self._send(self._late_at, len(late))
+
+    def _send(self, at: int, ready: int) -> None:
         done = 0
         while done < ready:
-            n = _libc.sendmmsg(self._fd, self._send_at + 64 * done, ready - done, _MSG_DONTWAIT)
+            n = _libc.sendmmsg(self._fd, at + 64 * done, ready - done, _MSG_DONTWAIT)
             # A reply that can not be sent (no route, a full buffer) is lost, as any datagram may be; the next is not.
             done += n if n > 0 else 1
 
 
 class _Later:
-    """Sends one reply when it is there, to where its query came from."""
+    """One reply that is still to come, and where its query came from."""
 
-    __slots__ = ("_control", "_family_is_6", "_sock", "_sockaddr")
+    __slots__ = ("_server", "control", "reply", "sockaddr")
 
-    def __init__(self, sock: socket.socket, sockaddr: bytes, family_is_6: bool, control: bytes) -> None:
-        self._sock = sock
-        self._sockaddr = sockaddr
-        self._family_is_6 = family_is_6
-        self._control = control
+    def __init__(self, server: UdpServer, sockaddr: bytes, control: bytes) -> None:
+        self._server = server
+        self.sockaddr = sockaddr
+        self.control = control
+        self.reply = b""
 
     def __call__(self, reply: bytes | None) -> None:
-        if reply is None:
-            return
-        sockaddr = self._sockaddr
-        port = int.from_bytes(sockaddr[2:4], "big")
-        to: tuple[str, int] | tuple[str, int, int, int]
-        if self._family_is_6:
-            scope = int.from_bytes(sockaddr[24:28], "little")
-            to = (socket.inet_ntop(socket.AF_INET6, sockaddr[8:24]), port, 0, scope)
-        else:
-            to = (socket.inet_ntop(socket.AF_INET, sockaddr[4:8]), port)
-        try:
-            if self._control:
-                octets, level, kind = struct.unpack_from("<Qii", self._control)
-                self._sock.sendmsg([reply], [(level, kind, self._control[16:octets])], 0, to)
-            else:
-                self._sock.sendto(reply, to)
-        except OSError:
-            return  # lost, as any datagram may be; the client asks again
+        if reply is not None:
+            self.reply = reply
+            self._server.send_later(self)
+
+
+def _headers(
+    rooms: tuple[mmap.mmap, mmap.mmap, mmap.mmap], is_6: bool, controlled: bool
+) -> tuple[mmap.mmap, mmap.mmap]:
+    """Message headers and their vectors, each speaking of its slot of (arena, names, controls)."""
+    arena, names, controls = (_address(room) for room in rooms)
+    headers, vectors = mmap.mmap(-1, SLOTS * 64), mmap.mmap(-1, SLOTS * 16)
+    base = _address(vectors)
+    for i in range(SLOTS):
+        struct.pack_into("<QQ", vectors, 16 * i, arena + SLOT_OCTETS * i, SLOT_OCTETS)
+        struct.pack_into(
+            "<QIxxxxQQQQIxxxxI", headers, 64 * i,
+            names + SOCKADDR_OCTETS * i, 28 if is_6 else 16, base + 16 * i, 1,
+            controls + CONTROL_OCTETS * i if controlled else 0, 0, 0, 0,
+        )  # fmt: skip
+    return headers, vectors
 
 
 def _address(buffer: mmap.mmap) -> int:

@@ -13,6 +13,7 @@ from resolver.hot import _scan_cy as scan
 from resolver.wire.codes import EdnsOption, Rcode, Rtype
 
 HEADER_OCTETS = 12
+_RDATA_AFTER = 6  # octets from a record's TTL to its RDATA (RFC 1035 §4.1.3)
 MIN_UDP_OCTETS = 512  # RFC 1035 §4.2.1; smaller EDNS sizes are read as this (RFC 6891 §6.2.3)
 
 # Header bits of the third and fourth octet, read as one number (RFC 1035 §4.1.1, RFC 4035 §3).
@@ -148,9 +149,11 @@ class ExtendedError:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Answer:
     """What DNS says to one question, whoever asks it.
+
+    Nothing changes it; it is not frozen because one is made for each question that is asked.
 
     `body` is everything after the question, less the OPT record. Compression pointers in it count from the start of a
     message whose question stands at octet 12, so it fits behind any spelling of the same question.
@@ -169,7 +172,7 @@ class Answer:
     truncated: bool = False  # says nothing over UDP but to come back over TCP
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reply:
     """An upstream's message, checked and taken apart."""
 
@@ -223,106 +226,48 @@ def read_reply(message: bytes, query: bytes) -> Reply:
     if message[4:6] != b"\0\1" or question != query[HEADER_OCTETS:question_end]:
         raise WireError(None, None, "wrong question")
     truncated = bool(flags & TC)
-    records = scan.scan_records(message, question_end)
-    if records is None:
-        if truncated:
+    qtype = message[question_end - 4] << 8 | message[question_end - 3]
+    outcome, counts, body, ttls, opt, links, targets, addresses, negative_ttl, has_data = scan.read_records(
+        message, question_end, qtype
+    )
+    if outcome != scan.WHOLE:
+        if truncated and outcome == scan.BROKEN_OFF:
             return Reply(Answer(rcode), True, False)  # cut in the middle of a record: asked again over TCP
         raise WireError(None, None, "malformed")
-    counts = [0, 0, 0]
-    ttls: list[tuple[int, int]] = []
-    aliases: dict[bytes, bytes] = {}
-    targets: list[bytes] = []
-    addresses: list[bytes] = []
-    errors: list[ExtendedError] = []
-    body_end = len(message)
-    has_opt = False
-    negative_ttl: int | None = None
-    has_data = False
-    qtype = message[question_end - 4] << 8 | message[question_end - 3]
-    body = bytearray(message[question_end:])
-    for section, at, rtype, rdata, end, owner in records:
-        if rtype == Rtype.OPT:
-            if has_opt or section != 2 or message[owner] != 0:
-                raise WireError(None, None, "malformed")
-            has_opt = True
-            rcode |= message[at + 4] << 4
-            errors += _read_errors(message, rdata, end)
-            body_end = owner  # what follows an OPT may hold pointers past it; additional records may be left out
-            continue
-        if has_opt:
-            continue
-        name = scan.read_name(message, owner)
-        if not name:
-            raise WireError(None, None, "malformed")
-        counts[section] += 1
-        ttl = int.from_bytes(message[at + 4 : at + 8], "big")
-        place = at + 4 - question_end
-        if ttl > 0x7FFFFFFF:
-            ttl = 0  # RFC 2181 §8
-            body[place : place + 4] = bytes(4)
-        ttls.append((place, ttl))
-        if section == 0:
-            if rtype == Rtype.CNAME:
-                aliases.setdefault(name, _name(message, rdata, end))
-            elif rtype == Rtype.DNAME:
-                targets.append(_name(message, rdata, end))
-            elif rtype in (Rtype.A, Rtype.AAAA):
-                if end - rdata == (4 if rtype == Rtype.A else 16):
-                    addresses.append(message[rdata:end])
-            elif rtype in (Rtype.SVCB, Rtype.HTTPS):
-                target = _name(message, rdata + 2, end)
-                if target != b"\0":  # "." stands for the owner, or for "no service" (RFC 9460 §2.5)
-                    targets.append(target)
-                addresses += _address_hints(message, rdata + 2, end)
-            has_data = has_data or rtype == qtype or qtype == Rtype.ANY
-        elif section == 1 and rtype == Rtype.SOA and end - rdata >= 22:
-            negative_ttl = min(ttl, int.from_bytes(message[end - 4 : end], "big"))  # RFC 2308 §5
+    errors: tuple[ExtendedError, ...] = ()
+    if opt[0]:
+        rcode |= message[opt[0]] << 4
+        errors = _read_errors(message, opt[0] + _RDATA_AFTER, opt[1])
     negative = rcode == Rcode.NXDOMAIN or (rcode == Rcode.NOERROR and not has_data)
     chain: list[bytes] = []
-    at_name = query[HEADER_OCTETS : question_end - 4]
-    while at_name in aliases:
-        at_name = aliases.pop(at_name)  # each is followed once, so that a loop of them ends
-        chain.append(at_name)
+    others = targets
+    if links:
+        aliases: dict[bytes, bytes] = {}
+        for owner, target in links:
+            aliases.setdefault(owner, target)
+        at_name = query[HEADER_OCTETS : question_end - 4]
+        while at_name in aliases:
+            at_name = aliases.pop(at_name)  # each is followed once, so that a loop of them ends
+            chain.append(at_name)
+        others = [*aliases.values(), *targets]
     answer = Answer(
         rcode,
-        (counts[0], counts[1], counts[2]),
-        bytes(body[: body_end - question_end]),
-        tuple(ttls),
+        counts,
+        body,
+        ttls,
         bool(flags & AD),
-        tuple(errors),
-        (negative_ttl or 0) if negative else None,
+        errors,
+        max(negative_ttl, 0) if negative else None,
         tuple(chain),
-        (*aliases.values(), *targets),
+        tuple(others),
         tuple(addresses),
     )
-    return Reply(answer, truncated, has_opt)
+    return Reply(answer, truncated, opt[0] > 0)
 
 
-def _name(message: bytes, start: int, end: int) -> bytes:
-    past = scan.skip_name(message, start, True) if start < end else -1
-    if past < 0 or past > end:
-        raise WireError(None, None, "malformed")
-    name = scan.read_name(message, start)
-    if not name:
-        raise WireError(None, None, "malformed")
-    return name
-
-
-def _address_hints(message: bytes, start: int, end: int) -> list[bytes]:
-    """The ipv4hint and ipv6hint of an SVCB or HTTPS record whose TargetName begins at `start` (RFC 9460 §7.3)."""
-    found = []
-    i = scan.skip_name(message, start, True)
-    while i + 4 <= end:
-        key = message[i] << 8 | message[i + 1]
-        stop = i + 4 + (message[i + 2] << 8 | message[i + 3])
-        width = {4: 4, 6: 16}.get(key)
-        if width is not None and stop <= end:
-            found += [message[at : at + width] for at in range(i + 4, stop - width + 1, width)]
-        i = stop
-    return found
-
-
-def _read_errors(message: bytes, start: int, end: int) -> list[ExtendedError]:
+def _read_errors(message: bytes, start: int, end: int) -> tuple[ExtendedError, ...]:
+    if start == end:
+        return ()
     found = []
     i = start
     while i + 4 <= end:
@@ -336,4 +281,4 @@ def _read_errors(message: bytes, start: int, end: int) -> list[ExtendedError]:
         i = stop
     if i != end:
         raise WireError(None, None, "malformed")
-    return found
+    return tuple(found)

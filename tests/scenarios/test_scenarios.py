@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.rpl import Play, ScenarioFailed, read
+from tests.support.upstream import FakeExchange
 
 SCENARIOS = sorted(Path(__file__).parent.glob("*.rpl"))
 
@@ -38,6 +39,12 @@ www.example.org. 60 IN A 192.0.2.1
 ENTRY_END
 SCENARIO_END
 """
+
+
+@pytest.fixture(autouse=True, params=[True, False], ids=["without a task", "in a task"])
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Upstreams are asked in both ways, with the same outcome."""
+    monkeypatch.setattr(FakeExchange, "posts", request.param)
 
 
 @pytest.mark.parametrize("path", SCENARIOS, ids=[path.stem for path in SCENARIOS])

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from resolver.hot._batch_cy import ViewMemo
+from resolver.policy.client import Client
 from resolver.wire.codes import Rcode
 from resolver.wire.compose import error_answer, write_reply
 from resolver.wire.message import read_query
@@ -17,14 +18,14 @@ class FakeAnswerer:
     """
 
     def __init__(self, large_octets: int = 60_000) -> None:
-        self.seen: list[tuple[bytes, bytes, bytes, str]] = []
+        self.seen: list[tuple[bytes, Client]] = []
         self.waiting: list[tuple[bytes, Later]] = []
         self.sources: dict[bytes, ViewMemo] = {}
         self.spooled: list[tuple[bytes, int]] = []
         self.now = 1000.0
         self._large_octets = large_octets
 
-    def batch(self) -> tuple[dict[bytes, ViewMemo], float, float]:
+    def batch(self, listener: str | None) -> tuple[dict[bytes, ViewMemo], float, float]:
         """The memos and the time."""
         return self.sources, self.now, self.now + 1e9
 
@@ -32,9 +33,9 @@ class FakeAnswerer:
         """Take hits."""
         self.spooled.append((records, count))
 
-    def answer(self, packet: bytes, address: bytes, sockaddr: bytes, transport: str, later: Later) -> bytes | None:
+    def answer(self, packet: bytes, client: Client, later: Later) -> bytes | None:
         """Do what the first label says."""
-        self.seen.append((packet, address, sockaddr, transport))
+        self.seen.append((packet, client))
         label = packet[13 : 13 + packet[12]] if len(packet) > 12 else b"silent"
         if label.startswith(b"later"):
             self.waiting.append((packet, later))

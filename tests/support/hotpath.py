@@ -6,7 +6,7 @@ import struct
 from collections.abc import Sequence
 from types import ModuleType
 
-from resolver.engine.pipeline import Client
+from resolver.policy.client import Client
 from tests.support.house import House
 
 SLOTS = 16
@@ -48,7 +48,7 @@ class HotPath:
         at = house.clock.at()
         house.policy.turn(at)
         hits = self._batch.answer(
-            house.policy.sources, len(datagrams), house.clock.now(), struct.pack("<q", int(at * 1_000_000))
+            house.policy.sources_of(None), len(datagrams), house.clock.now(), struct.pack("<q", int(at * 1_000_000))
         )
         sent, passed, _ = self._batch.outcome()
         if hits:

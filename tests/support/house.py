@@ -10,15 +10,16 @@ import dns.flags
 import dns.message
 import dns.rdatatype
 
-from resolver.engine.cache import Cache, CacheTerms
+from resolver.engine.cache import Cache, CacheTerms, Entry
 from resolver.engine.forwarder import Forwarder, ForwarderTerms, Upstream
 from resolver.engine.inforce import PolicyInForce
-from resolver.engine.pipeline import Client, Pipeline, Wanted
+from resolver.engine.pipeline import Pipeline, Wanted
 from resolver.engine.special import SpecialNames
 from resolver.feeds.zones import read_zone
 from resolver.observe.cells import Cells, read
 from resolver.observe.record import Gap, Hit, parse_all, sockaddr
 from resolver.policy.additions import Documents, Exemption, LocalRule
+from resolver.policy.client import Client, Credentials, Transport
 from resolver.policy.compile import AppliedZone, Enforcement, PolicySettings, compile_generation
 from resolver.policy.documents import (
     Action,
@@ -161,10 +162,20 @@ BAN = Held([app("chat", "chat.example", "=only.example")])
 """Forbids chat.example, all below it, and only.example alone."""
 
 
-def client(address: str = "198.51.100.7", port: int = 40000, transport: str = "udp") -> Client:
-    """A client by its address in text."""
+def client(
+    address: str = "198.51.100.7",
+    port: int = 40000,
+    transport: Transport | str = Transport.UDP,
+    *,
+    listener: str | None = None,
+    **shown: Any,
+) -> Client:
+    """A client by its address in text; `shown` are the fields of its credentials."""
     packed = sockaddr(address, port)
-    return Client(packed[8:24] if ":" in address else packed[4:8], packed, transport)
+    credentials = Credentials(**shown) if shown else None
+    return Client(
+        packed[8:24] if ":" in address else packed[4:8], packed, Transport(transport), listener, credentials
+    )
 
 
 def ask(
@@ -229,6 +240,10 @@ class House:
         """Walk the whole path."""
         outcome = self.pipeline.begin(packet, who or client())
         if isinstance(outcome, Wanted):
+            told: asyncio.Future[Entry | Exception] = asyncio.get_running_loop().create_future()
+            if self.pipeline.ask(outcome, lambda found: None if told.done() else told.set_result(found)):
+                outcome = self.pipeline.conclude(outcome, await told)
+        if isinstance(outcome, Wanted):
             return await self.pipeline.finish(outcome)
         return outcome
 
@@ -268,8 +283,9 @@ def house(
     forward: Iterable[str] = (),
     ready_answers: int = 4096,
     nsid: bytes = b"node-1",
+    **how: Any,
 ) -> House:
-    """Build a house. Without a policy, `BAN` is in force."""
+    """Build a house. Without a policy, `BAN` is in force; `how` are further arguments of the pipeline."""
     clock = clock or FakeClock()
     octets = bytearray(Cells.octets(CELLS))
     roof = Roof()
@@ -291,5 +307,6 @@ def house(
         spool=lambda records, count, at: spooled.append(records),
         clock=clock,
         nsid=nsid,
+        **how,
     )
     return House(clock, in_force, answers, forwarder, pipeline, list(exchanges), roof, octets, spooled)

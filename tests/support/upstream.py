@@ -12,6 +12,7 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 
+from resolver.engine.forwarder import Waiter
 from resolver.wire.message import WireError
 
 T = TypeVar("T")
@@ -34,17 +35,39 @@ React = Callable[[dns.message.Message, str], list[Said]]
 class FakeExchange:
     """An `Exchange` whose replies come out of a function, in the loop's time."""
 
+    posts = True
+    """Whether it can be asked without a task, as an upstream can over UDP."""
+
     def __init__(self, react: React, name: str = "192.0.2.53:53") -> None:
         self.name = name
         self.react = react
         self.asked: list[tuple[str, dns.message.Message]] = []
         self._next_id = 0
+        self._posted: set[asyncio.Task[None]] = set()
 
-    async def over_udp(self, query: bytes, accept: Callable[[bytes, bytes], T], wait: float) -> T:
+    def post(self, query: bytes, waiter: Waiter, wait: float) -> bool:
+        """Tell the waiter of the first datagram that it takes."""
+        if self.posts:
+            task = asyncio.get_running_loop().create_task(self._tell(query, waiter, wait))
+            self._posted.add(task)
+            task.add_done_callback(self._posted.discard)
+        return self.posts
+
+    async def _tell(self, query: bytes, waiter: Waiter, wait: float) -> None:
+        def accept(reply: bytes, sent: bytes) -> None:
+            if not waiter.take(reply, sent):
+                raise WireError(None, None, "not taken")
+
+        try:
+            await self.ask(query, accept, wait)
+        except OSError as error:
+            waiter.fail(error)
+
+    async def ask(self, query: bytes, accept: Callable[[bytes, bytes], T], wait: float) -> T:
         """What the first datagram makes that `accept` takes; the others are ignored."""
         return await asyncio.wait_for(self._first(query, accept, "udp"), wait)
 
-    async def over_tcp(self, query: bytes, accept: Callable[[bytes, bytes], T], wait: float) -> T:
+    async def ask_whole(self, query: bytes, accept: Callable[[bytes, bytes], T], wait: float) -> T:
         """The same; over TCP a reply that does not fit is an error."""
         return await asyncio.wait_for(self._first(query, accept, "tcp"), wait)
 

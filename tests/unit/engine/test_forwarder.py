@@ -23,6 +23,12 @@ ANSWER = ["www.example.org 60 IN A 192.0.2.1"]
 GOOD = records({"www.example.org A": ANSWER})
 
 
+@pytest.fixture(autouse=True, params=[True, False], ids=["without a task", "in a task"])
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Upstreams are asked in both ways, with the same outcome."""
+    monkeypatch.setattr(FakeExchange, "posts", request.param)
+
+
 class Bench:
     """A forwarder with its surroundings."""
 
@@ -43,7 +49,7 @@ class Bench:
 
     def start(
         self, qname: bytes = WWW, qtype: int = Rtype.A, *, do: bool = False, cd: bool = False
-    ) -> asyncio.Task[Entry] | None:
+    ) -> asyncio.Future[Entry] | None:
         """Begin to fetch, where there is room."""
         return self.forwarder.fetch(cache_key(qname, qtype, do=do, cd=cd), qname, qtype, do=do, cd=cd)
 

@@ -48,6 +48,12 @@ ZONE = {
 }
 
 
+@pytest.fixture(autouse=True, params=[True, False], ids=["without a task", "in a task"])
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Upstreams are asked in both ways, with the same outcome."""
+    monkeypatch.setattr(FakeExchange, "posts", request.param)
+
+
 def answering(table: dict[str, list[str]] | None = None) -> FakeExchange:
     """An upstream that answers at once, so that asking it takes no time."""
     return FakeExchange(records(table or ZONE, delay=0))
@@ -1112,9 +1118,7 @@ def test_a_recognised_device_is_answered_from_outside_the_allowed_networks() -> 
 def test_when_a_device_was_seen_is_told() -> None:
     """By its number, once a query; who is not recognised is seen by nobody."""
     seen: list[tuple[int, float]] = []
-    built = house(
-        answering(), policy=generation(groups=TWO_GROUPS), seen=lambda number, at: seen.append((number, at))
-    )
+    built = house(answering(), policy=generation(groups=TWO_GROUPS), seen=lambda number, at: seen.append((number, at)))
     built.policy.enrol(DEVICES)
 
     async def story() -> None:

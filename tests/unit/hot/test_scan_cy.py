@@ -198,6 +198,170 @@ def test_the_records_of_a_reply_are_walked(hot: Hot) -> None:
     assert hot("_scan_cy").scan_records(message[:-1], end) is None
 
 
+ADDRESSES = [b"\xc0\0\2\1", b"\xc0\0\2\2", bytes(15) + b"\1"]
+HINTS = b"\0\4\0\x08" + ADDRESSES[0] + ADDRESSES[1] + b"\0\6\0\x10" + ADDRESSES[2] + b"\0\4\0\3abc"
+SOA = b"\xc0\x10\xc0\x10" + b"".join(n.to_bytes(4, "big") for n in (1, 2, 3, 4, 60))
+# Counts of records, and these; what is taken out of them besides counts, octets and TTLs.
+TAKEN = {
+    "nothing": ((0, 0, 0), b"", ([], [], [], -1, False)),
+    "an address": ((1, 0, 0), record(TO_QUESTION, 1, ADDRESSES[0]), ([], [], ADDRESSES[:1], -1, True)),
+    "an address of another length": ((1, 0, 0), record(TO_QUESTION, 1, b"abc"), ([], [], [], -1, True)),
+    "an address, other kind": ((1, 0, 0), record(TO_QUESTION, 28, ADDRESSES[2]), ([], [], ADDRESSES[2:], -1, False)),
+    "an alias": ((1, 0, 0), record("a", 5, b"\1A\xc0\x10"), ([(b"\1a\0", wire("a.example.org"))], [], [], -1, False)),
+    "a DNAME": ((1, 0, 0), record("b", 39, wire("C")), ([], [wire("c")], [], -1, False)),
+    "hints": ((1, 0, 0), record("b", 65, b"\0\1\0" + HINTS), ([], [], ADDRESSES, -1, False)),
+    "a service": ((1, 0, 0), record("b", 64, b"\0\1" + wire("S")), ([], [wire("s")], [], -1, False)),
+    "a zone's end": ((0, 1, 0), record("org", 6, SOA, ttl=50), ([], [], [], 50, False)),
+    "a zone's end, by its own word": ((0, 1, 0), record("org", 6, SOA, ttl=70), ([], [], [], 60, False)),
+    "a zone's end elsewhere": ((1, 0, 0), record("org", 6, SOA, ttl=70), ([], [], [], -1, False)),
+    "a zone's end cut short": ((0, 1, 0), record("org", 6, SOA[:21]), ([], [], [], -1, False)),
+    "addresses elsewhere": ((0, 1, 1), 2 * record("a", 1, ADDRESSES[0]), ([], [], [], -1, False)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TAKEN)
+@pytest.mark.parametrize("tail", [b"", opt(), opt() + record("z", 1, b"late")], ids=["", "OPT", "OPT and more"])
+def test_a_reply_is_taken_apart(hot: Hot, case: str, tail: bytes) -> None:
+    """What later steps ask for, of the records before an OPT."""
+    (answers, authorities, additional), octets, taken = TAKEN[case]
+    behind = 0 if not tail else 1 if len(tail) == len(opt()) else 2
+    message = header(counts=(1, answers, authorities, additional + behind)) + question() + octets + tail
+    end = 12 + len(question())
+
+    found = hot("_scan_cy").read_records(message, end, 1)
+
+    at = end + len(octets)
+    assert found[:3] == (0, (answers, authorities, additional), octets)
+    assert [octets[place : place + 4] for place, _ in found[3]] == [ttl.to_bytes(4, "big") for _, ttl in found[3]]
+    assert len(found[3]) == answers + authorities + additional
+    assert found[4] == ((at + 5, at + len(opt())) if tail else (0, 0))
+    assert found[5:] == taken
+
+
+@pytest.mark.parametrize(
+    ("octets", "outcome"),
+    [
+        (record("a", 1, b"")[:-1], 1),
+        (record("a", 1, b"") + b"\0", 1),
+        (b"", 1),
+        (opt(), 2),  # in the answer section
+        (record(TO_QUESTION, 5, b"\xc0\x10\0"), 0),
+        (record(TO_QUESTION, 5, b"\xc0"), 2),
+        (record(TO_QUESTION, 5, b""), 2),
+        (record(TO_QUESTION, 65, b"\0\1"), 2),
+        (record(TO_QUESTION, 39, b"\3abc"), 2),
+        (record(b"\xc0\x0c", 1, b""), 0),
+        (record(b"\1a\xc0\x0d", 1, b""), 2),  # a pointer into the middle of a label leads to no name
+    ],
+)
+def test_a_reply_that_is_misshapen_is_told(hot: Hot, octets: bytes, outcome: int) -> None:
+    """Broken off, or with a record that says what none can say: then nothing of it counts."""
+    message = header(counts=(1, 1, 0, 0)) + question() + octets
+
+    found = hot("_scan_cy").read_records(message, 12 + len(question()), 1)
+
+    assert found[0] == outcome
+    assert outcome == 0 or found[1:] == ((0, 0, 0), b"", (), (0, 0), [], [], [], -1, False)
+
+
+def test_a_ttl_that_is_too_long_is_none(hot: Hot) -> None:
+    """RFC 2181 §8; in the octets as well, since they are sent on."""
+    octets = record("a", 1, b"1234", ttl=0x80000000) + record("a", 1, b"1234", ttl=0x7FFFFFFF)
+    message = header(counts=(1, 2, 0, 0)) + question() + octets
+
+    found = hot("_scan_cy").read_records(message, 12 + len(question()), 1)
+
+    assert [ttl for _, ttl in found[3]] == [0, 0x7FFFFFFF]
+    assert found[2] == record("a", 1, b"1234", ttl=0) + record("a", 1, b"1234", ttl=0x7FFFFFFF)
+
+
+def _taken_one_by_one(message: bytes, start: int, qtype: int) -> tuple[object, ...]:
+    """What `read_records` says, by its neighbours, record for record."""
+    records = PLAIN.scan_records(message, start)
+    if records is None:
+        return (1,)
+    counts, ttls, aliases, targets, addresses, negative, has_data = [0, 0, 0], [], [], [], [], -1, False
+    opt_at, opt_end, end = 0, 0, len(message)
+
+    def name_in(first: int, past: int) -> bytes:
+        after = PLAIN.skip_name(message, first, True) if first < past else -1
+        return PLAIN.read_name(message, first) if 0 <= after <= past else b""
+
+    for section, at, rtype, rdata, stop, owner in records:
+        if rtype == 41:
+            if opt_at or section != 2 or message[owner]:
+                return (2,)
+            opt_at, opt_end, end = at + 4, stop, owner
+            continue
+        if opt_at:
+            continue
+        name = PLAIN.read_name(message, owner)
+        if not name:
+            return (2,)
+        counts[section] += 1
+        ttl = int.from_bytes(message[at + 4 : at + 8], "big")
+        ttl = 0 if ttl > 0x7FFFFFFF else ttl
+        ttls.append((at + 4 - start, ttl))
+        if section == 1 and rtype == 6 and stop - rdata >= 22:
+            negative = min(ttl, int.from_bytes(message[stop - 4 : stop], "big"))
+        if section:
+            continue
+        has_data |= qtype in (rtype, 255)
+        if rtype in (5, 39, 64, 65):
+            first = rdata + 2 * (rtype > 39)
+            target = name_in(first, stop)
+            if not target:
+                return (2,)
+            if rtype == 5:
+                aliases.append((name, target))
+            elif rtype == 39 or target != b"\0":
+                targets.append(target)
+            i = PLAIN.skip_name(message, first, True)
+            while rtype > 39 and i + 4 <= stop:
+                key, octets = message[i] << 8 | message[i + 1], message[i + 2] << 8 | message[i + 3]
+                width = {4: 4, 6: 16}.get(key, 0)
+                if width and i + 4 + octets <= stop:
+                    addresses += [message[i + 4 + k * width : i + 4 + (k + 1) * width] for k in range(octets // width)]
+                i += 4 + octets
+        elif (rtype, stop - rdata) in ((1, 4), (28, 16)):
+            addresses.append(message[rdata:stop])
+    body = bytearray(message[start:end])
+    for place, ttl in ttls:
+        body[place : place + 4] = ttl.to_bytes(4, "big")
+    return (
+        0,
+        tuple(counts),
+        bytes(body),
+        tuple(ttls),
+        (opt_at, opt_end),
+        aliases,
+        targets,
+        addresses,
+        negative,
+        has_data,
+    )
+
+
+@PROPERTY
+@given(
+    st.one_of(st.binary(max_size=80), mutations([*MESSAGES, *[
+        header(counts=(1, *counts)) + question() + octets + (opt() if n % 2 else b"")
+        for n, (counts, octets, _) in enumerate(TAKEN.values())
+    ]])),
+    st.integers(-2, 90) | st.just(12 + len(question())),
+    st.sampled_from([1, 5, 28, 65, 255]),
+)  # fmt: skip
+def test_a_reply_is_taken_apart_as_record_for_record(hot: Hot, octets: bytes, start: int, qtype: int) -> None:
+    """About any octets, from any offset, and without ever raising."""
+    found = hot("_scan_cy").read_records(octets, start, qtype)
+
+    if len(octets) >= 12 and 12 <= start <= len(octets):
+        expected = _taken_one_by_one(octets, start, qtype)
+        assert found[: len(expected)] == expected
+    else:
+        assert found[0] == 1
+
+
 @PROPERTY
 @given(st.one_of(st.binary(max_size=80), mutations(MESSAGES)), st.integers(-2, 90))
 def test_the_compiled_module_says_what_the_plain_one_says(hot: Hot, octets: bytes, start: int) -> None:

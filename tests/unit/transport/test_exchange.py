@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from resolver.transport.exchange import QUERIES_PER_SOCKET, UpstreamExchange
+from resolver.transport.exchange import UpstreamExchange
+from resolver.transport.forward import QUERIES_PER_SOCKET
 from resolver.wire.message import Reply, WireError, read_reply
 from tests.support.house import ask
 
@@ -55,7 +56,7 @@ def test_a_reply_is_what_accept_makes_of_it() -> None:
 
     async def story() -> tuple[Reply, bytes]:
         async with upstream(lambda query: [mirrored(query)]) as (server, exchange):
-            return await exchange.over_udp(QUERY, read_reply, 5.0), server.asked[0][0]
+            return await exchange.ask(QUERY, read_reply, 5.0), server.asked[0][0]
 
     reply, sent = asyncio.run(story())
     assert reply.answer.rcode == 0
@@ -78,7 +79,7 @@ def test_what_is_not_the_reply_is_ignored_and_the_wait_goes_on(wrong: React) -> 
 
     async def story() -> Reply:
         async with upstream(lambda query: [*wrong(query), mirrored(query)]) as (_, exchange):
-            return await exchange.over_udp(QUERY, read_reply, 5.0)
+            return await exchange.ask(QUERY, read_reply, 5.0)
 
     assert asyncio.run(story()).answer.rcode == 0
 
@@ -89,7 +90,7 @@ def test_wrong_replies_alone_are_no_answer(wrong: React) -> None:
 
     async def story() -> None:
         async with upstream(wrong) as (_, exchange):
-            await exchange.over_udp(QUERY, read_reply, 0.2)
+            await exchange.ask(QUERY, read_reply, 0.2)
 
     with pytest.raises(TimeoutError):
         asyncio.run(story())
@@ -107,7 +108,7 @@ def test_nobody_but_the_upstream_is_heard() -> None:
                 return []
 
             async with upstream(lambda query: react(query)) as (server, exchange):
-                await exchange.over_udp(QUERY, read_reply, 0.3)
+                await exchange.ask(QUERY, read_reply, 0.3)
 
     with pytest.raises(TimeoutError):
         asyncio.run(story())
@@ -124,7 +125,7 @@ def test_a_closed_port_is_told_at_once() -> None:
         exchange = UpstreamExchange(loop, "127.0.0.1", port, 1)
         started = loop.time()
         with pytest.raises(ConnectionRefusedError):
-            await exchange.over_udp(QUERY, read_reply, 5.0)
+            await exchange.ask(QUERY, read_reply, 5.0)
         exchange.close()
         return loop.time() - started
 
@@ -141,7 +142,7 @@ def test_all_who_wait_on_a_closed_port_are_told_at_once() -> None:
             port = sock.getsockname()[1]
         exchange = UpstreamExchange(loop, "127.0.0.1", port, 1)
         started = loop.time()
-        questions = [exchange.over_udp(QUERY, read_reply, 5.0) for _ in range(20)]
+        questions = [exchange.ask(QUERY, read_reply, 5.0) for _ in range(20)]
         outcomes = await asyncio.gather(*questions, return_exceptions=True)
         exchange.close()
         return loop.time() - started, list(outcomes)
@@ -169,7 +170,7 @@ def test_replies_out_of_order_reach_who_asked() -> None:
                 read_reply(reply, sent)
                 return reply[12:]
 
-            tasks = [asyncio.ensure_future(exchange.over_udp(query, accept, 10.0)) for query in queries]
+            tasks = [asyncio.ensure_future(exchange.ask(query, accept, 10.0)) for query in queries]
             while len(held) < count:
                 await asyncio.sleep(0.005)
             for query, (_, addr) in zip(reversed(held), reversed(server.asked), strict=True):
@@ -188,7 +189,7 @@ def test_ids_and_ports_are_hard_to_guess() -> None:
     async def story() -> tuple[list[int], list[int]]:
         async with upstream(lambda query: [mirrored(query)], sockets=16) as (server, exchange):
             for _ in range(count):
-                await exchange.over_udp(QUERY, read_reply, 5.0)
+                await exchange.ask(QUERY, read_reply, 5.0)
             return [int.from_bytes(data[:2], "big") for data, _ in server.asked], [a[1] for _, a in server.asked]
 
     ids, ports = asyncio.run(story())
@@ -205,7 +206,7 @@ def test_a_socket_is_replaced_after_a_while() -> None:
     async def story() -> list[int]:
         async with upstream(lambda query: [mirrored(query)], sockets=1) as (server, exchange):
             for _ in range(2 * QUERIES_PER_SOCKET + 10):
-                await exchange.over_udp(QUERY, read_reply, 5.0)
+                await exchange.ask(QUERY, read_reply, 5.0)
             return [addr[1] for _, addr in server.asked]
 
     ports = asyncio.run(story())
@@ -222,12 +223,12 @@ def test_a_replaced_socket_waits_for_its_last_reply() -> None:
             s,
             exchange,
         ):
-            waiting = asyncio.ensure_future(exchange.over_udp(ask("late.example.org"), read_reply, 10.0))
+            waiting = asyncio.ensure_future(exchange.ask(ask("late.example.org"), read_reply, 10.0))
             while not s.asked:
                 await asyncio.sleep(0.005)
             late.append(s.asked[0])
             for _ in range(QUERIES_PER_SOCKET + 5):
-                await exchange.over_udp(QUERY, read_reply, 5.0)
+                await exchange.ask(QUERY, read_reply, 5.0)
             s.transport.sendto(mirrored(late[0][0]), late[0][1])
             return await waiting, len({addr for _, addr in s.asked})
 
@@ -240,7 +241,7 @@ def test_closing_tells_who_still_waits() -> None:
 
     async def story() -> None:
         async with upstream(lambda query: []) as (server, exchange):
-            waiting = asyncio.ensure_future(exchange.over_udp(QUERY, read_reply, 10.0))
+            waiting = asyncio.ensure_future(exchange.ask(QUERY, read_reply, 10.0))
             while not server.asked:
                 await asyncio.sleep(0.005)
             exchange.close()
@@ -289,7 +290,7 @@ def test_over_tcp_a_reply_is_right_or_an_error(react: React, expected: type[Exce
 
     async def story() -> Reply:
         async with tcp_upstream(react) as exchange:
-            return await exchange.over_tcp(QUERY, read_reply, 5.0)
+            return await exchange.ask_whole(QUERY, read_reply, 5.0)
 
     if expected is None:
         assert asyncio.run(story()).answer.rcode == 0
@@ -303,7 +304,7 @@ def test_over_tcp_64_kib_arrive_whole() -> None:
 
     async def story() -> int:
         async with tcp_upstream(lambda query: [framed(mirrored(query).ljust(65535, b"\0"))]) as exchange:
-            return await exchange.over_tcp(QUERY, lambda reply, sent: len(reply), 5.0)
+            return await exchange.ask_whole(QUERY, lambda reply, sent: len(reply), 5.0)
 
     assert asyncio.run(story()) == 65535
 
@@ -315,7 +316,7 @@ def test_over_tcp_a_closed_port_is_told() -> None:
         with socket.socket() as sock:
             sock.bind(("127.0.0.1", 0))
             port = sock.getsockname()[1]
-        await UpstreamExchange(asyncio.get_running_loop(), "127.0.0.1", port, 1).over_tcp(QUERY, read_reply, 5.0)
+        await UpstreamExchange(asyncio.get_running_loop(), "127.0.0.1", port, 1).ask_whole(QUERY, read_reply, 5.0)
 
     with pytest.raises(ConnectionRefusedError):
         asyncio.run(story())

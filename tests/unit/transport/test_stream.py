@@ -12,6 +12,8 @@ import pytest
 import uvloop
 
 from resolver.observe.record import sockaddr
+from resolver.policy.client import Client, Transport
+from resolver.transport.places import PlaceTerms
 from resolver.transport.sockets import TCP_BACKLOG, bind_tcp
 from resolver.transport.stream import READ_OCTETS, TURN, StreamServer, StreamTerms
 from tests.support.answerer import FakeAnswerer, reply_to
@@ -165,7 +167,7 @@ def test_a_flood_does_not_fill_the_memory_before_it_is_answered(play: Play) -> N
             _, writer = await w.connect()
             writer.write(queries)
             await condition(lambda: len(w.server) == 1)
-            (connection,) = w.server._connections
+            (connection,) = w.server.places
             most = 0
 
             def is_stuck() -> bool:
@@ -264,17 +266,16 @@ def test_an_answer_given_while_the_query_is_being_read_is_sent(play: Play) -> No
 def test_who_asks_is_told_to_the_house(play: Play) -> None:
     """Address and port as evidence needs them."""
 
-    async def story() -> tuple[bytes, bytes, str, int]:
+    async def story() -> tuple[Client, int]:
         async with window() as w:
             reader, writer = await w.connect()
             writer.write(framed(WWW))
             await read_message(reader)
             port = writer.get_extra_info("sockname")[1]
-            (_, address, peer, transport) = w.answerer.seen[0]
-            return address, peer, transport, port
+            return w.answerer.seen[0][1], port
 
-    address, peer, transport, port = play(story())  # type: ignore[misc]
-    assert (address, peer, transport) == (bytes([127, 0, 0, 1]), sockaddr("127.0.0.1", port), "tcp")
+    client, port = play(story())  # type: ignore[misc]
+    assert client == Client(bytes([127, 0, 0, 1]), sockaddr("127.0.0.1", port), Transport.TCP)
 
 
 def test_a_client_that_has_sent_its_last_still_gets_its_answers(play: Play) -> None:
@@ -300,7 +301,7 @@ def test_an_idle_connection_is_closed(play: Play, sent: bytes) -> None:
     """After idle_timeout without a whole message, however many octets of one have come."""
 
     async def story() -> bool:
-        async with window(StreamTerms(idle_timeout=5.0)) as w:
+        async with window(StreamTerms(PlaceTerms(idle_timeout=5.0))) as w:
             reader, writer = await w.connect()
             writer.write(sent)
             await condition(lambda: len(w.server) == 1)
@@ -316,7 +317,7 @@ def test_a_connection_that_waits_for_its_answer_is_not_idle(play: Play) -> None:
     """The time that an upstream takes is not the client's."""
 
     async def story() -> bytes:
-        async with window(StreamTerms(idle_timeout=5.0)) as w:
+        async with window(StreamTerms(PlaceTerms(idle_timeout=5.0))) as w:
             reader, writer = await w.connect()
             writer.write(framed(ask("later.example")))
             await condition(lambda: bool(w.answerer.waiting))
@@ -333,7 +334,7 @@ def test_three_hundred_half_open_connections_lock_nobody_out(play: Play) -> None
     """With places for 50, the one that has been idle longest makes room for each newcomer."""
 
     async def story() -> tuple[bytes, int]:
-        async with window(StreamTerms(connections=50, per_client=0)) as w:
+        async with window(StreamTerms(PlaceTerms(connections=50, per_client=0))) as w:
             for _ in range(300):
                 _, writer = await w.connect()
                 writer.write(b"\0")
@@ -352,10 +353,10 @@ def test_one_client_has_no_more_places_than_the_limit(play: Play) -> None:
     """Its own oldest connection makes room, nobody else's."""
 
     async def story() -> tuple[int, list[bool]]:
-        async with window(StreamTerms(connections=100, per_client=3)) as w:
+        async with window(StreamTerms(PlaceTerms(connections=100, per_client=3))) as w:
             other_reader, other = await w.connect("127.0.0.2")
             mine = [await w.connect() for _ in range(6)]
-            await condition(lambda: w.server.evicted == 3)
+            await condition(lambda: w.server.places.evicted == 3)
             other.write(framed(WWW))
             await read_message(other_reader)
             gone = [await ends(reader) for reader, _ in mine[:3]]
@@ -369,7 +370,7 @@ def test_a_busy_connection_is_not_put_out(play: Play) -> None:
     """Who waits for an answer keeps his place; the newcomer goes instead."""
 
     async def story() -> tuple[bool, bytes]:
-        async with window(StreamTerms(connections=1, per_client=0)) as w:
+        async with window(StreamTerms(PlaceTerms(connections=1, per_client=0))) as w:
             reader, writer = await w.connect()
             writer.write(framed(ask("later.example")))
             await condition(lambda: bool(w.answerer.waiting))
@@ -442,10 +443,10 @@ def test_a_client_that_never_reads_is_put_out_in_the_end(play: Play, count: int)
     """However little waits for it: a polite close would wait for ever, and its socket with it."""
 
     async def story() -> int:
-        async with window(StreamTerms(idle_timeout=5.0), FakeAnswerer(65_000)) as w:
+        async with window(StreamTerms(PlaceTerms(idle_timeout=5.0)), FakeAnswerer(65_000)) as w:
             with greedy_client(w.port) as greedy:
                 await condition(lambda: len(w.server) == 1)
-                transport = next(iter(w.server._connections))._transport
+                transport = next(iter(w.server.places))._transport
                 assert transport is not None
                 transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
                 greedy.sendall(framed(*[ask(f"large{n}.example") for n in range(count)]))

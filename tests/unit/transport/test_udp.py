@@ -3,15 +3,16 @@
 import contextlib
 import select
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from resolver.hot._batch_cy import NEVER, SLOT_OCTETS, Ready, ViewMemo
 from resolver.observe.cells import Cells
 from resolver.observe.record import Hit, hit_template, parse_all, sockaddr
+from resolver.policy.client import Client, Transport
 from resolver.transport.sockets import bind_udp
-from resolver.transport.udp import FEW, MAX_BATCHES, SLOTS, UdpServer
+from resolver.transport.udp import FEW, MAX_BATCHES, SLOTS, Soon, UdpServer
 from resolver.wire.codes import Rcode
 from resolver.wire.message import WireError, read_query
 from tests.support.answerer import FakeAnswerer, reply_to
@@ -25,11 +26,11 @@ WWW = ask("www.example.org")
 class Window:
     """A server that works when it is told to."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, soon: Soon | None = None) -> None:
         self.sock = bind_udp(host, 0)
         self.answerer = FakeAnswerer()
         self.cells = Cells(bytearray(Cells.octets(CELLS)), CELLS)
-        self.server = UdpServer(self.sock, self.cells.counts, self.answerer)
+        self.server = UdpServer(self.sock, self.cells.counts, self.answerer, None, soon)
         self.port = self.sock.getsockname()[1]
 
     def work(self) -> None:
@@ -49,8 +50,8 @@ class Window:
 
 
 @contextlib.contextmanager
-def window(host: str = "127.0.0.1") -> Iterator[Window]:
-    made = Window(host)
+def window(host: str = "127.0.0.1", soon: Soon | None = None) -> Iterator[Window]:
+    made = Window(host, soon)
     try:
         yield made
     finally:
@@ -77,10 +78,8 @@ def test_a_query_is_answered_to_who_sent_it(host: str) -> None:
         w.work()
 
         assert me.recv(4096) == reply_to(WWW)
-        (_, address, peer, transport) = w.answerer.seen[0]
-        assert peer == sockaddr(host, me.getsockname()[1])
-        assert address == socket.inet_pton(me.family, host)
-        assert transport == "udp"
+        peer = sockaddr(host, me.getsockname()[1])
+        assert w.answerer.seen[0][1] == Client(socket.inet_pton(me.family, host), peer, Transport.UDP)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
@@ -141,6 +140,27 @@ def test_learned_passed_and_silent_ones_in_one_batch_do_not_mix(seed: int) -> No
                 assert sock.recv(4096) == reply_to(packet)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "0.0.0.0"])
+@pytest.mark.parametrize("count", [1, SLOTS, SLOTS + 3])
+def test_replies_that_come_late_leave_together(host: str, count: int) -> None:
+    """At the end of the turn, or when a batch is full; each to who asked, from where it was asked."""
+    turns: list[Callable[[], None]] = []
+    to = "127.0.0.9" if host == "0.0.0.0" else host
+    with window(host, turns.append) as w, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(client("127.0.0.1" if host == "0.0.0.0" else host)) for _ in range(count)]
+        packets = [ask(f"later.n{n}.example", message_id=n) for n in range(count)]
+        for sock, packet in zip(clients, packets, strict=True):
+            sock.sendto(packet, (to, w.port))
+            w.work()
+        w.answerer.release()
+        while turns:
+            turns.pop(0)()
+
+        for sock, packet in zip(clients, packets, strict=True):
+            reply, sender = sock.recvfrom(4096)
+            assert (reply, sender[0]) == (reply_to(packet), to)
+
+
 def test_the_same_slots_serve_batch_after_batch() -> None:
     """What one batch left behind is not in the next one's answers."""
     with window() as w, client() as me:
@@ -179,7 +199,7 @@ def test_any_number_of_octets_may_come(packet: bytes) -> None:
     """Nothing is read past its slot, and the next datagram is answered."""
     with window() as w, client() as me:
         w.learn(WWW, b"\0\0learned", bytes([127, 0, 0, 1]))
-        w.answerer.answer = lambda p, *rest: w.answerer.seen.append((p, *rest[:3]))  # type: ignore[method-assign,assignment]
+        w.answerer.answer = lambda p, who, _: w.answerer.seen.append((p, who))  # type: ignore[method-assign,assignment]
         me.sendto(packet, ("127.0.0.1", w.port))
         me.sendto(WWW, ("127.0.0.1", w.port))
         w.work()
@@ -201,7 +221,7 @@ def test_a_datagram_that_may_have_been_cut_is_not_answered_by_what_is_left(exces
     query = of_octets(SLOT_OCTETS)
     assert read_query(query).qtype == 1
     with window() as w, client() as me:
-        w.answerer.answer = lambda p, *rest: w.answerer.seen.append((p, *rest[:3]))  # type: ignore[method-assign,assignment]
+        w.answerer.answer = lambda p, who, _: w.answerer.seen.append((p, who))  # type: ignore[method-assign,assignment]
         me.sendto(query + b"x" * excess, ("127.0.0.1", w.port))
         w.work()
 
@@ -227,10 +247,10 @@ def test_the_socket_is_looked_at_again_only_after_a_batch_of_some_size(come: int
     with window() as w, client() as me:
         batch, late = w.answerer.batch, [with_id(WWW, come)]
 
-        def batch_and_more() -> tuple[dict[bytes, ViewMemo], float, float]:
+        def batch_and_more(listener: str | None) -> tuple[dict[bytes, ViewMemo], float, float]:
             if late:
                 me.sendto(late.pop(), ("127.0.0.1", w.port))
-            return batch()
+            return batch(listener)
 
         w.answerer.batch = batch_and_more  # type: ignore[method-assign]
         for n in range(come):
