@@ -26,6 +26,7 @@ TOP_LEVEL = {"README.md", "blocklists", "deploy", "pyproject.toml", "resolver", 
 TESTED_ELSEWHERE = {
     "__main__.py": "the entry of the process; tests/e2e starts it as people do",
     "app/supervisor.py": "opens sockets, forks and signals; tests/e2e does it with real ones",
+    "app/windows.py": "the listeners of a worker; tests/e2e comes in by each",
     "app/worker.py": "the body of a forked process; tests/e2e asks it over real sockets",
 }
 

@@ -15,7 +15,7 @@ import dns.rdatatype
 import dns.rrset
 
 from resolver.cli.options import Failure
-from resolver.config import Endpoint
+from resolver.policy.values import Endpoint
 from resolver.wire.codes import Ede
 
 # What each code means for the person who asked.

@@ -20,11 +20,12 @@ from resolver.config import Config
 from resolver.policy.additions import Documents
 from resolver.policy.compile import takes
 from resolver.policy.documents import Action, Mode, Order
-from resolver.policy.explain import Standing, standing_of
+from resolver.policy.explain import standing_of
 from resolver.policy.findings import Code, Finding, Kind, Severity, Where, in_order
 from resolver.policy.generation import Generation
 from resolver.policy.lint import lint
 from resolver.policy.lint_zones import Supply
+from resolver.policy.steps import Standing
 
 
 @dataclass(frozen=True, slots=True)

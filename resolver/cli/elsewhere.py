@@ -30,7 +30,7 @@ from resolver.cli.options import (
 
 if TYPE_CHECKING:
     from resolver.cli.export import Chosen
-    from resolver.config import Endpoint
+    from resolver.policy.values import Endpoint
 
 _F = TypeVar("_F", bound=Callable[..., object])
 

@@ -10,12 +10,15 @@ import click
 from resolver import __version__
 from resolver.app import history, machine
 from resolver.app.compiler import compile_policy
+from resolver.app.listening import discovery
 from resolver.cli.options import Failure
 from resolver.config import Config
 from resolver.engine.special import SpecialNames
-from resolver.policy.explain import Explanation, PolicyStep, Source, explain
+from resolver.policy.explain import explain
 from resolver.policy.generation import Generation
 from resolver.policy.judge import Reached
+from resolver.policy.register import Device
+from resolver.policy.steps import Explanation, PolicyStep, Source
 from resolver.policy.zone import ZoneState
 from resolver.wire import name as names
 from resolver.wire.codes import rcode_text, rtype_text
@@ -76,6 +79,7 @@ def explanation(
     records: Sequence[tuple[str, str]] = (),
     current: bool = False,
     serial: int | None = None,
+    device: str | None = None,
 ) -> Explanation:
     """Explain a query by the policy that was in force at its moment, as far as that is known, else by today's.
 
@@ -90,14 +94,16 @@ def explanation(
         records: Of the answer, from `parse_answer`; none where it is not known.
         current: Whether today's documents judge about the past too.
         serial: Of the generation that judges, whatever was in force.
+        device: The name of the registered device that asks; None: one that is not recognised.
 
     Raises:
         BadParameter: No such type is ever looked up.
-        Failure: There is no such generation.
+        Failure: There is no such generation, or no such device.
         HistoryError: What was in force then is damaged.
         PolicyError: Today's policy can not be compiled.
     """
     local = _said_here(config, qname, qtype)
+    known = None if device is None else _device(machine.state_paths(config), device)
     past, note = _past(machine.state_paths(config).generations, now, at, current, serial)
     if past is not None:
         generation, documents, zones = past.generation, past.documents, past.zones
@@ -112,8 +118,16 @@ def explanation(
     reached = reached_by(qname, records) if records else None
     return explain(
         qname, qtype, client, at, generation, documents, local=local, reached=reached, sources=_sources(zones),
-        policy=policy,
+        policy=policy, device=known,
     )  # fmt: skip
+
+
+def _device(paths: machine.StatePaths, name: str) -> Device:
+    from resolver.cli.register import opened  # with the register comes SQLite, which few questions need
+
+    with opened(paths) as devices:
+        found = devices.find(name)
+    return Device(found.number, found.name, found.group)
 
 
 def _said_here(config: Config, qname: bytes, qtype: int) -> int | None:
@@ -125,7 +139,7 @@ def _said_here(config: Config, qname: bytes, qtype: int) -> int | None:
         never = f"{rtype_text(qtype)} is never looked up{said}, whatever the name; write a type such as A"
         raise click.BadParameter(never, param_hint="--type") from None
     forward = tuple(names.from_text(text) for text in config.special_use.forward)
-    own = SpecialNames(forward, machine.node_name(config), __version__, str).answer(query)
+    own = SpecialNames(forward, machine.node_name(config), __version__, str, discovery(config)).answer(query)
     return None if own is None else own.rcode
 
 

@@ -16,16 +16,18 @@ from resolver.app.compiler import compile_policy, policy_settings
 from resolver.app.machine import document_folders
 from resolver.cli import ask
 from resolver.cli.options import Failure
-from resolver.config import AppliedOrder, Config, Endpoint
+from resolver.config import AppliedOrder, Config
 from resolver.feeds.files import read_documents
 from resolver.policy.additions import Documents, WayRound
 from resolver.policy.documents import Action, Mode
-from resolver.policy.explain import Standing, standing_of
+from resolver.policy.explain import standing_of
 from resolver.policy.export import Extract, HeldNetwork, Probe, extract, probes, sample
 from resolver.policy.export_formats import Gap, Written
 from resolver.policy.firewall import Firewall, networks_of
 from resolver.policy.generation import Generation, View
 from resolver.policy.source import did_you_mean, shown
+from resolver.policy.steps import Standing
+from resolver.policy.values import Endpoint
 from resolver.wire import name as names
 from resolver.wire.codes import Ede, rtype_text
 

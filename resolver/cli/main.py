@@ -11,11 +11,11 @@ from itertools import chain
 import click
 
 from resolver import __version__
-from resolver.cli import elsewhere, history, policy, preview, records, server, tail
+from resolver.cli import device, doctor, elsewhere, history, init, policy, preview, records, server, tail
 from resolver.cli.options import Broken, Failure, exit_codes, takes_config
 
 _SHELLS = ("bash", "zsh", "fish")
-_PROFILE_VERBS = "resolver.cli.profile"
+_PROFILE_VERBS = ("resolver.cli.profile", "resolver.cli.network")
 
 
 class Verbs(click.Group):
@@ -53,17 +53,22 @@ class Verbs(click.Group):
 
 
 class Profiles(click.Group):
-    """Takes its verbs from a module that is imported when one of them is wanted, and no sooner: it needs a lot."""
+    """Takes its verbs from modules that are imported when one of them is wanted, and no sooner: they need a lot."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All verbs, by name."""
-        import_module(_PROFILE_VERBS)
+        self._load()
         return super().list_commands(ctx)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """A verb."""
-        import_module(_PROFILE_VERBS)
+        self._load()
         return super().get_command(ctx, cmd_name)
+
+    @staticmethod
+    def _load() -> None:
+        for module in _PROFILE_VERBS:
+            import_module(module)
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -134,8 +139,10 @@ def completion(shell: str) -> None:
 
 
 _SECTIONS = {
+    "To begin": (init.init, doctor.doctor),
     "The server": (server.serve, server.status, server.reload, server.fetch),
     "The policy": (policy.check, policy.explain, preview.preview, history.history),
+    "The devices": (device.device,),
     "On your own word": (records.allow, records.block, records.exempt, records.rules_, records.exemptions_),
     "What goes on": (server.query, tail.tail),
     "Elsewhere": (elsewhere.export_, elsewhere.verify_export, profile),

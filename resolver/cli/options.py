@@ -16,7 +16,8 @@ import click
 
 if TYPE_CHECKING:
     from resolver.app.machine import StatePaths
-    from resolver.config import Config, Endpoint
+    from resolver.config import Config
+    from resolver.policy.values import Endpoint
 
 DONE, NO, BROKEN = 0, 1, 2
 
@@ -194,7 +195,7 @@ def parse_network(text: str) -> IPv4Network | IPv6Network:
 
 def parse_server(text: str) -> "Endpoint":
     """ADDR or ADDR:PORT, with brackets around an IPv6 address that a port follows."""
-    from resolver.config import Endpoint, parse_endpoint
+    from resolver.policy.values import Endpoint, parse_endpoint
 
     bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     with contextlib.suppress(ValueError):

@@ -80,6 +80,7 @@ def _parse_answer(text: str) -> tuple[str, str]:
 @click.option(
     "--client", metavar="ADDR", default="127.0.0.1", show_default=True, callback=parsed(parse_address), help="Who asks."
 )
+@click.option("--device", metavar="NAME", help="The registered device that asks, wherever it is.")
 @click.option(
     "--type", "qtype", metavar="TYPE", default="A", show_default=True, callback=parsed(parse_type),
     help="The type asked for.",
@@ -99,8 +100,8 @@ def _parse_answer(text: str) -> tuple[str, str]:
     "tells how that is judged.",
 )  # fmt: skip
 def explain(
-    name: bytes, client: IPv4Address | IPv6Address, qtype: int, at: float | None, current: bool, serial: int | None,
-    answers: tuple[tuple[str, str], ...], as_json: bool,
+    name: bytes, client: IPv4Address | IPv6Address, device: str | None, qtype: int, at: float | None, current: bool,
+    serial: int | None, answers: tuple[tuple[str, str], ...], as_json: bool,
 ) -> None:  # fmt: skip
     """Tell step by step what NAME gets, and why.
 
@@ -112,6 +113,7 @@ def explain(
     Examples:
       interdict explain weixin.qq.com
       interdict explain qq.com --client 10.1.2.3 --json | jq -r .outcome
+      interdict explain qq.com --device phone-7
       interdict explain wechat.com --client 10.1.2.3 --at 2026-06-03T14:02Z
       interdict explain www.example.org --answer CNAME=wechat.com
     """
@@ -122,8 +124,9 @@ def explain(
 
     config, source = read_config()
     told = asked.explanation(
-        config, source, name, client, qtype, time.time(), at=at, records=answers, current=current, serial=serial
-    )
+        config, source, name, client, qtype, time.time(), at=at, records=answers, current=current, serial=serial,
+        device=device,
+    )  # fmt: skip
     if as_json:
         print_json(asdict(told))
     else:

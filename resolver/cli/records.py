@@ -233,7 +233,7 @@ def _listed_name(text: str) -> str:
 
 
 def _span(text: str) -> float:
-    from resolver.config import parse_duration
+    from resolver.policy.values import parse_duration
 
     seconds = parse_duration(text)
     if seconds > _LONGEST_SPAN:
@@ -489,7 +489,9 @@ def exemptions_(as_json: bool) -> None:
     )
 
 
-def _network_text(network: IPv4Network | IPv6Network) -> str:
+def _network_text(network: IPv4Network | IPv6Network | str) -> str:
+    if isinstance(network, str):
+        return network  # a device's name
     return str(network.network_address if network.num_addresses == 1 else network)
 
 

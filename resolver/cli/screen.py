@@ -8,7 +8,8 @@ from rich.text import Text
 from resolver.cli import table
 from resolver.cli.check import Report
 from resolver.policy.documents import Action, Mode
-from resolver.policy.explain import (
+from resolver.policy.reply import Reply
+from resolver.policy.steps import (
     AnswerStep,
     ExemptionStep,
     Explanation,
@@ -20,7 +21,6 @@ from resolver.policy.explain import (
     RuleStep,
     Standing,
 )
-from resolver.policy.reply import Reply
 from resolver.policy.zone import Trigger
 
 
@@ -35,7 +35,8 @@ def show_explanation(explanation: Explanation) -> None:
     if client.allowed:
         found = explanation.answer.rule if explanation.answer is not None else None
         decides = found or next(iter(explanation.rules), None)
-        group = f"{client.group} (by {client.group_network})" if client.group else "none: no order binds this client"
+        by = f"device {client.device}" if client.device else client.group_network
+        group = f"{client.group} (by {by})" if client.group else "none: no order binds this client"
         steps += [
             ("group", [group]),
             ("exemptions", [_exemption_text(one) for one in client.exemptions]),
@@ -77,6 +78,8 @@ def _policy_texts(policy: PolicyStep) -> list[str]:
 
 def _standing_of_client(explanation: Explanation) -> str:
     client = explanation.client
+    if client.device:
+        return f"is recognised as {client.device}" if client.allowed else f"is {client.device}, whose group is no more"
     if client.allowed:
         return f"is allowed (by {client.allowed_network})"
     return "is not allowed: no network of allowed_networks holds it"

@@ -30,7 +30,7 @@ from resolver.cli.options import (
 
 if TYPE_CHECKING:
     from resolver.app.machine import StatePaths
-    from resolver.config import Endpoint
+    from resolver.policy.values import Endpoint
 
 _RELOAD_SECONDS = 600.0
 _STATUS_SECONDS = 10.0

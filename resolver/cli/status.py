@@ -50,6 +50,8 @@ def _facts(said: _Said, zones: list[_Said], at: float) -> Iterator[tuple[str, st
     yield "config", _text(said.get("config"))
     yield "state", _text(said.get("state_dir"))
     yield "answers on", _text(said.get("listen"))
+    if said.get("encrypted"):
+        yield "encrypted", _text(said["encrypted"])
     yield "upstreams", _text(said.get("upstreams")) or "none: allowed names get SERVFAIL"
     yield "metrics", f"http://{said['metrics']}/metrics" if said.get("metrics") else "off"
     made_by = f", made by {said['made_by']}" if said.get("made_by") else ""

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from ipaddress import ip_interface
 from typing import Annotated
 
-from resolver.config import ShortText
 from resolver.enrol.profile import Device, EnrolError, Interface, parse_key, parse_token
 from resolver.policy.source import Document, Page, PolicyError, Problem, Written, did_you_mean, read_page, shown
+from resolver.policy.values import ShortText
 
 COLUMNS = ("name", "token", "group", "serial", "addresses", "wireguard_key", "identity")
 

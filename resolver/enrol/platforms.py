@@ -1,9 +1,9 @@
-"""The platforms by name: what `interdict profile PLATFORM` makes."""
+"""The platforms by name, of devices (`interdict profile PLATFORM`) and of networks (`interdict profile network`)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from resolver.enrol import android, apple, browsers, linux, tunnels, windows
+from resolver.enrol import android, apple, browsers, dnr, linux, tunnels, windows
 from resolver.enrol.profile import Maker
 
 
@@ -39,3 +39,11 @@ PLATFORMS: Mapping[str, Platform] = {
     "openvpn": Platform(tunnels.openvpn, "OpenVPN: client, and what the server pushes", _ADDRESS),
     "strongswan": Platform(tunnels.strongswan, "strongSwan (IKEv2): device and server", _IDENTITY),
 }
+
+NETWORKS: Mapping[str, dnr.NetworkMaker] = {
+    "kea": dnr.kea,
+    "isc-dhcpd": dnr.isc_dhcpd,
+    "dnsmasq": dnr.dnsmasq,
+    "radvd": dnr.radvd,
+}
+"""What tells all devices of a network, and so none by its name."""

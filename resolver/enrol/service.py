@@ -4,11 +4,11 @@ from collections.abc import Callable
 from ipaddress import ip_address, ip_network
 from typing import Annotated
 
-from resolver.config import Address, ShortText
 from resolver.enrol import profile
 from resolver.enrol.profile import CAPTIVE_DOMAINS, CARRIER_DOMAINS, AndroidVpn, Ikev2, Openvpn, Service, Wireguard
 from resolver.policy.additions import AnyNetwork
 from resolver.policy.source import Document, Written, read, shown
+from resolver.policy.values import Address, ShortText
 
 
 def _text(parse: Callable[[str], str]) -> Written:

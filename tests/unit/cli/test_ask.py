@@ -9,7 +9,7 @@ import dns.rcode
 import pytest
 
 from resolver.cli.ask import NoReply, Reply, ask, reachable, to_json, to_text
-from resolver.config import Endpoint
+from resolver.policy.values import Endpoint
 from resolver.wire import name as names
 from resolver.wire.codes import Rtype
 

@@ -11,8 +11,8 @@ from resolver import config as configuration
 from resolver.cli.check import Report, load, look_over
 from resolver.cli.main import interdict
 from resolver.feeds.copies import State, write_copy
-from resolver.policy.explain import Standing
 from resolver.policy.findings import Code, Severity
+from resolver.policy.steps import Standing
 
 APP = """\
 id: chat

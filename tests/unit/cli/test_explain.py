@@ -14,7 +14,7 @@ from resolver.app.history import Damaged
 from resolver.cli.explain import explanation, parse_answer, reached_by
 from resolver.cli.options import Failure
 from resolver.config import Config
-from resolver.policy.explain import Explanation, Outcome
+from resolver.policy.steps import Explanation, Outcome
 from resolver.wire import name as names
 from resolver.wire.codes import Rtype
 from tests.support.server import order

@@ -18,9 +18,9 @@ from resolver import config as configuration
 from resolver.cli.export import Chosen, Finding, Kind, choose, is_unannounced, to_json, to_text, verify
 from resolver.cli.main import interdict
 from resolver.cli.options import Failure
-from resolver.config import Endpoint
 from resolver.policy.documents import Action
 from resolver.policy.export_formats import Gap
+from resolver.policy.values import Endpoint
 from resolver.wire.codes import Rtype
 
 AT = 1_700_000_000.0  # 2023-11-14

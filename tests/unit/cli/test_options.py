@@ -26,7 +26,7 @@ from resolver.cli.options import (
     parsed,
     print_json,
 )
-from resolver.config import Endpoint
+from resolver.policy.values import Endpoint
 from resolver.wire import name as names
 
 PARSERS = (parse_name, parse_type, parse_address, parse_network, parse_server, parse_moment)

@@ -19,7 +19,7 @@ EXPLAIN_KEYS = {
         "reply", "recorded",
     },
     "policy": {"digest", "kept", "serial", "compiled_at", "replaced_at", "made_by", "note"},
-    "client": {"address", "allowed", "allowed_network", "group", "group_network", "exemptions"},
+    "client": {"address", "allowed", "allowed_network", "device", "group", "group_network", "exemptions"},
     "orders": {
         "order", "title", "standing", "mode", "action", "groups", "effective", "expires", "since", "until",
     },

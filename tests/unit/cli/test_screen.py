@@ -7,7 +7,8 @@ import pytest
 
 from resolver.cli.screen import show_explanation
 from resolver.policy.documents import Action, Confidence, Mode, Purpose
-from resolver.policy.explain import (
+from resolver.policy.reply import Reply
+from resolver.policy.steps import (
     AnswerStep,
     ClientStep,
     ExemptionStep,
@@ -21,7 +22,6 @@ from resolver.policy.explain import (
     RuleStep,
     Standing,
 )
-from resolver.policy.reply import Reply
 from resolver.policy.zone import Trigger
 
 SINCE, UNTIL = datetime(2030, 1, 1, tzinfo=UTC), datetime(2031, 1, 1, tzinfo=UTC)
