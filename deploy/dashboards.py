@@ -233,6 +233,14 @@ def enforcement() -> dashboard.Dashboard:
             )
         )
         .with_panel(
+            ranking(
+                "How many devices still ask?",
+                "Distinct devices that met rules within 24 hours; one that asks two nodes counts twice.",
+                'sort_desc(sum by (order) (interdict_hit_devices{instance=~"$instance", order=~"$order"}))',
+                "{{order}}", Short, NO_JUDGEMENT,
+            )
+        )
+        .with_panel(
             graph(
                 "What do exempt devices ask for?",
                 "Hits that an exemption let pass, by app. An exemption that nobody uses can end.",
@@ -245,7 +253,7 @@ def enforcement() -> dashboard.Dashboard:
                 "Who is exempt, and for how long yet?",
                 "Exemptions in force. Orange: a week or less, renew it or let it end.",
                 f'min by (exemption) ({left} and interdict_exemption_in_force{{instance=~"$instance"}} == 1)',
-                "{{exemption}}", DurationSeconds, ((None, LOOK), (7 * 86400, FINE)), width=24,
+                "{{exemption}}", DurationSeconds, ((None, LOOK), (7 * 86400, FINE)),
             )
         )
     )  # fmt: skip
@@ -263,11 +271,13 @@ def service() -> dashboard.Dashboard:
         for events in ("hit", "hit|miss")
     )
     buckets = f"sum by (upstream, le) (rate(interdict_upstream_latency_seconds_bucket{{{here}}}[$__rate_interval]))"
+    answered = f"sum by (le) (rate(interdict_answer_seconds_bucket{{{here}}}[$__rate_interval]))"
     rates = [
         ("interdict_internal_errors_total", "errors in this program"),
         ("interdict_overloads_total", "overload"),
         ("interdict_store_errors_total", "evidence store"),
         ("interdict_dropped_total", "no query, dropped"),
+        ("interdict_unknown_devices_total", "unknown devices"),
         ("interdict_upstream_replies_ignored_total", "forged or broken replies"),
     ]
     return (
@@ -304,8 +314,9 @@ def service() -> dashboard.Dashboard:
         )
         .with_panel(
             number(
-                "How many workers?", "That should run, on all nodes.",
-                f"sum(interdict_workers{{{here}}})", Short, ((None, WRONG), (1, FINE)), width=4,
+                "How many workers are missing?", "Without a sign of life for some seconds; their clients wait.",
+                f"sum(interdict_workers{{{here}}}) - sum(interdict_workers_ready{{{here}}})",
+                Short, ANY_IS_WRONG, width=4,
             )
         )
         .with_panel(
@@ -321,6 +332,25 @@ def service() -> dashboard.Dashboard:
                 "What do clients get?",
                 "By RCODE of the answer.",
                 [(f"sum by (rcode) (rate({queries}[$__rate_interval]))", "{{rcode}}")],
+                PER_SECOND_ASKED, stacked=choices.StackingMode.NORMAL,
+            )
+        )
+        .with_panel(
+            graph(
+                "How long do clients wait?",
+                "Half of the answers, 95 and 99 of 100 were given within; above 4 s nothing is told apart.",
+                [
+                    (f"histogram_quantile({share}, {answered})", f"{int(share * 100)} %")
+                    for share in (0.5, 0.95, 0.99)
+                ],
+                Seconds, limit=0.5,
+            )
+        )
+        .with_panel(
+            graph(
+                "Which transports do clients use?",
+                "Queries by transport.",
+                [(f"sum by (transport) (rate({queries}[$__rate_interval]))", "{{transport}}")],
                 PER_SECOND_ASKED, stacked=choices.StackingMode.NORMAL,
             )
         )
@@ -376,7 +406,10 @@ def service() -> dashboard.Dashboard:
             graph(
                 "How much evidence waits in the spool?",
                 "It grows while a store is down; past hits.spool_limit hits are lost.",
-                [(f"sum by (instance) (interdict_spool_octets{{{here}}})", "{{instance}}")],
+                [
+                    (f"sum by (instance) (interdict_spool_octets{{{here}}})", "{{instance}}"),
+                    (f"sum by (instance) (interdict_spool_limit_octets{{{here}}})", "{{instance}}: limit"),
+                ],
                 BytesIEC,
             )
         )
@@ -415,9 +448,12 @@ def service() -> dashboard.Dashboard:
         )
         .with_panel(
             graph(
-                "How many TCP connections are open?",
-                "Of clients, all workers of a node; past tcp.connections a worker closes idle ones.",
-                [(f"sum by (instance) (interdict_tcp_connections{{{here}}})", "{{instance}}")],
+                "How many connections are open?",
+                "Of clients, by transport; past the configured number a worker closes idle ones.",
+                [
+                    (f"sum(interdict_tcp_connections{{{here}}})", "tcp"),
+                    (f"sum by (transport) (interdict_encrypted_connections{{{here}}})", "{{transport}}"),
+                ],
                 Short,
             )
         )
@@ -499,6 +535,15 @@ def fleet() -> dashboard.Dashboard:
         )
         .with_panel(
             ranking(
+                "Which lists are behind their schedule?",
+                "How often a list should have been looked at since it was, at the node that is furthest behind.",
+                f"max by (zone) ((time() - interdict_zone_checked_timestamp_seconds{{{here}}})"
+                f" / on (job, instance, zone) interdict_zone_refresh_seconds{{{here}}})",
+                "{{zone}}", Short, ((None, FINE), (2, LOOK), (4, WRONG)),
+            )
+        )
+        .with_panel(
+            ranking(
                 "Which lists can not be fetched?",
                 "Attempts that failed since the last that went well; the last good copy stays in force.",
                 f"max by (zone) (interdict_zone_failures{{{here}}})",
@@ -526,7 +571,16 @@ def fleet() -> dashboard.Dashboard:
                 "Which documents have not changed for longest?",
                 "Files of apps and orders in force.",
                 f"sort_desc(topk(15, max by (list) (interdict_list_age_seconds{{{here}}})))",
-                "{{list}}", DurationSeconds, NO_JUDGEMENT, width=24,
+                "{{list}}", DurationSeconds, NO_JUDGEMENT,
+            )
+        )
+        .with_panel(
+            ranking(
+                "When do certificates end?",
+                "Of each node that speaks encrypted DNS. Orange: two weeks or less, see what renews it.",
+                f"min by (instance) (interdict_certificate_expiry_timestamp_seconds{{{here}}} - time())",
+                "{{instance}}", DurationSeconds, ((None, WRONG), (3 * 86400, LOOK), (14 * 86400, FINE)),
+                width=24,
             )
         )
     )  # fmt: skip

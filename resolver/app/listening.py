@@ -92,8 +92,8 @@ class Certificate:
     Attributes:
         contexts: Of TLS, by what is spoken over it.
         chain: What is shown now.
-        reset_key: For stateless resets of QUIC (RFC 9000 §10.3): a worker that was started again knows the resets of the
-            one before.
+        reset_key: For stateless resets of QUIC (RFC 9000 §10.3): a worker that was started again resets the connections
+            of the one before.
     """
 
     def __init__(self, certificate: Path, key: Path, client_authorities: Path | None) -> None:

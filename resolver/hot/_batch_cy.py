@@ -13,6 +13,7 @@ two levels, both under the memo of the client's view, so that no client is ever 
 All leave at once when the policy changes (a new generation, or an order's moment).
 """
 
+import struct
 from array import array
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ else:
 
     if cython.compiled:
         from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-        from cython.cimports.libc.string import memcpy
+        from cython.cimports.libc.string import memcmp, memcpy
 
         from resolver.hot._scan_cy import age
     else:
@@ -45,6 +46,7 @@ _MET = 1 << 18  # questions of which it is known, more or less, whether they wer
 TEMPLATES = 2048  # of one view: by claim sets and by types that are asked for; with more, they are learned anew
 ORDINARY_OCTETS = 512  # of a reply; nearly all are shorter
 NEVER = float("inf")
+_PLACE = struct.Struct("=II")
 _EARLY = 1e-6  # seconds; more than rounding can make of a sum of two clock readings
 
 
@@ -63,6 +65,7 @@ class Ready:
     stored: cython.double
     due: cython.double
     ttls: tuple[tuple[int, int], ...]
+    places: bytes
     hit_prefix: bytes
     hit_tail: bytes
 
@@ -93,6 +96,10 @@ class Ready:
             raise ValueError("too long for a slot, or no hit record's parts")
         if not ttls and until != NEVER:
             raise ValueError("an answer that expires has a TTL that runs down")
+        last = len(reply) - 4
+        for place, seconds in ttls:
+            if not 0 <= place <= last or not 0 <= seconds <= 0x7FFFFFFF:
+                raise ValueError("a TTL that is not in the reply, or is none")
         self.first = reply
         self.reply = reply
         self.cell = cell
@@ -100,6 +107,8 @@ class Ready:
         self.stored = stored
         self.due = min(until, stored + 1 - _EARLY) if ttls else NEVER
         self.ttls = ttls
+        # The same for the compiled loop, which writes what is left into the slot: (offset, seconds), u32 each.
+        self.places = b"".join([_PLACE.pack(*ttl) for ttl in ttls]) if cython.compiled else b""
         self.hit_prefix = _PREFIXES.setdefault(hit_prefix, hit_prefix)
         self.hit_tail = hit_tail
 
@@ -377,8 +386,14 @@ class Batch:
             octets: cython.Py_ssize_t
             base: cython.Py_ssize_t
             name: cython.Py_ssize_t
-            memo: ViewMemo
+            memo: ViewMemo = None
             ready: Ready
+            ttls: cython.p_uint
+            elapsed: cython.longlong
+            left: cython.longlong
+            places: cython.Py_ssize_t
+            field: cython.p_uchar
+            last: cython.Py_ssize_t = -1
             slot_of: list = self.slot_of
             passed: list = []
             # What is not known by heart, and may be filled in.
@@ -397,19 +412,25 @@ class Batch:
                 if size < 12:
                     passed.append(i)
                     continue
-                found = sources.get(
-                    PyBytes_FromStringAndSize(
-                        cython.cast(cython.p_char, cython.address(names[name + key_start])), key_octets
+                # Many datagrams come from the address that the one before came from.
+                if last < 0 or memcmp(
+                    cython.address(names[name + key_start]), cython.address(names[last + key_start]), key_octets
+                ):
+                    found = sources.get(
+                        PyBytes_FromStringAndSize(
+                            cython.cast(cython.p_char, cython.address(names[name + key_start])), key_octets
+                        )
                     )
-                )
-                if found is None:
-                    passed.append(i)
-                    continue
-                memo = cython.cast(ViewMemo, found)
+                    if found is None:
+                        passed.append(i)
+                        continue
+                    memo = cython.cast(ViewMemo, found)
+                    last = name
                 key = PyBytes_FromStringAndSize(cython.cast(cython.p_char, cython.address(arena[base + 2])), size - 2)
                 found = memo.young.get(key)
                 if found is None:
-                    found = memo.old.get(key)
+                    if memo.old_size:
+                        found = memo.old.get(key)
                     if found is None:
                         if not fills or not memo.templates or asked == 64 or (asked and memo.table is not table):
                             passed.append(i)
@@ -423,11 +444,25 @@ class Batch:
                         asked += 1
                         continue
                 ready = cython.cast(Ready, found)
-                if ready.due <= now and not ready.turn(now):
+                if ready.until <= now:
                     passed.append(i)
                     continue
-                octets = PyBytes_GET_SIZE(ready.reply)
-                memcpy(cython.address(arena[base + 2]), PyBytes_AS_STRING(ready.reply), octets)
+                octets = PyBytes_GET_SIZE(ready.first)
+                memcpy(cython.address(arena[base + 2]), PyBytes_AS_STRING(ready.first), octets)
+                places = PyBytes_GET_SIZE(ready.places) // 8
+                if places and now - ready.stored >= 1:
+                    # As `age` does it. `Ready` has made sure that each field lies within the reply.
+                    elapsed = cython.cast(cython.longlong, now - ready.stored)
+                    ttls = cython.cast(cython.p_uint, PyBytes_AS_STRING(ready.places))
+                    for k in range(places):
+                        field = cython.address(arena[base + 2]) + ttls[2 * k]
+                        left = ttls[2 * k + 1] - elapsed
+                        if left < 0:
+                            left = 0
+                        field[0] = left >> 24
+                        field[1] = left >> 16 & 0xFF
+                        field[2] = left >> 8 & 0xFF
+                        field[3] = left & 0xFF
                 if slot_of[sent] != i:
                     self._point(sent, i)
                 vectors[2 * sent + 1] = octets + 2

@@ -303,6 +303,11 @@ class Filler:
             octets: cython.Py_ssize_t
             pointer: cython.Py_ssize_t
             claim_set: cython.longlong
+            key: cython.longlong
+            last_key: cython.longlong = -1
+            last_known: object = None
+            known: object
+            found: object = None
             datagram: cython.p_uchar
             name: cython.p_uchar
             text: cython.p_uchar
@@ -325,8 +330,11 @@ class Filler:
                 if claim_set < 0:
                     continue
                 k = owners[i]
-                known: dict = templates[k]
-                found = known.get((claim_set << 1 | (offset > 0)) << 18 | shapes[i])
+                key = (claim_set << 1 | (offset > 0)) << 18 | shapes[i]
+                known = templates[k]
+                if key != last_key or known is not last_known:  # few claim sets hold most of what is listed
+                    found = cython.cast(dict, known).get(key)
+                    last_key, last_known = key, known
                 if found is None:
                     continue
                 template = cython.cast(Template, found)

@@ -2,8 +2,10 @@
 
 import sys
 
-from harness import command, names
+from harness import command, encrypted, names
 
 if sys.argv[1:2] == ["names"]:
     sys.exit(names.main(sys.argv[2:]))
+if sys.argv[1:2] == ["encrypted"]:
+    sys.exit(encrypted.main(sys.argv[2:]))
 command.main()

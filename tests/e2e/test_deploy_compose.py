@@ -2,6 +2,8 @@
 
 import importlib.util
 import ipaddress
+import re
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import yaml
 
 from resolver import __version__
+from resolver.app.listening import listeners
 from resolver.config import read
 from tests.support.peers import skip_or_fail
 
@@ -18,6 +21,7 @@ COMPOSE = Path(__file__).parents[2] / "deploy/compose"
 TEXT = (COMPOSE / "compose.yaml").read_text()
 FILE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = FILE["services"]
+PROTOCOLS = {socket.SOCK_DGRAM: "udp", socket.SOCK_STREAM: "tcp"}
 
 pytestmark = pytest.mark.e2e
 
@@ -98,6 +102,22 @@ def test_the_resolver_asks_the_validating_one() -> None:
     assert f"access-control: {subnet} allow\n" in unbound
     assert all(ipaddress.ip_address(address) in ipaddress.ip_network(subnet) for address in addresses.values())
     assert SERVICES["interdict"]["image"] == f"interdict:{__version__}"
+
+
+def test_the_encrypted_service_needs_no_more_than_its_lines() -> None:
+    """What both files comment out is sound, and each listener is published, with a port that the account may have."""
+    uncommented = re.sub(r"^( *)# (?=- )", r"\1", TEXT, flags=re.MULTILINE)
+    service = yaml.safe_load(uncommented)["services"]["interdict"]
+    text = re.sub(r"^# (?=encrypted:|  [a-z_0-9]+: )", "", (COMPOSE / "interdict.yaml").read_text(), flags=re.MULTILINE)
+    config = read(text, "interdict.yaml")
+    spoken = {(one.endpoint.port, PROTOCOLS[one.kind]) for one in listeners(config) if one.transport.is_encrypted}
+    published = {tuple(port.split(":")[1:]) for port in service["ports"]}
+
+    assert refusal(uncommented) == ""
+    assert spoken == {(port, protocol) for port in (853, 443) for protocol in ("tcp", "udp")}
+    assert {(str(port), f"{port}/{protocol}") for port, protocol in spoken} <= published
+    assert all(port >= int(service["sysctls"]["net.ipv4.ip_unprivileged_port_start"]) for port, _ in spoken)
+    assert any(entry.split(":")[1] == str(Path(str(config.encrypted.key)).parent) for entry in service["volumes"])
 
 
 def test_prometheus_takes_its_configuration(peer: Callable[[str], str], tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ the rules, and of a ServiceMonitor every field is written down here.
 
 import importlib.util
 import json
+import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,12 +19,15 @@ import pytest
 import yaml
 
 from resolver import __version__
+from resolver.app.listening import listeners
 from resolver.cli.main import interdict
 from resolver.config import read
 from tests.support.peers import skip_or_fail
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy/helm/interdict"
+
+PROTOCOLS = {socket.SOCK_DGRAM: "UDP", socket.SOCK_STREAM: "TCP"}
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -83,6 +88,15 @@ CASES: dict[str, dict[str, Any]] = {
         "nodeSelector": {"kubernetes.io/os": "linux"},
         "pullSecrets": [{"name": "images"}],
     },
+    "encrypted": {
+        "kind": "DaemonSet",
+        "hostPort": 53,
+        "state": {"hostPath": "/var/lib/interdict"},
+        "config": {"encrypted": {"name": "dns.example.org", "addresses": ["192.0.2.1"]}},
+        "encrypted": {"secretName": "dns-tls", "clientAuthorities": "devices", "hostPorts": True},
+        "service": {"type": "LoadBalancer"},
+    },
+    "over TLS alone": {"state": {"emptyDir": True}, "encrypted": {"secretName": "dns-tls", "transports": ["dot"]}},
 }
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no place for evidence": ({}, "set one of state.hostPath, state.claim, state.emptyDir"),
@@ -91,6 +105,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "two on one node": ({"state": {"hostPath": "/x"}}, "set kind to DaemonSet"),
     "a value that there is not": ({"state": {"emptyDir": True}, "replica": 3}, "replica"),
     "a listener of one's own": ({"state": {"emptyDir": True}, "config": {"listen": ["0.0.0.0:53"]}}, "config"),
+    "a certificate of one's own": ({"state": {"emptyDir": True}, "config": {"encrypted": {"key": "/x"}}}, "config"),
+    "a transport that there is not": (
+        {"state": {"emptyDir": True}, "encrypted": {"secretName": "x", "transports": ["dnscrypt"]}},
+        "transports",
+    ),
 }
 
 
@@ -114,6 +133,12 @@ def charts() -> dict[str, Any]:
 
 def of_kind(chart: dict[str, Any], kind: str) -> list[dict[str, Any]]:
     return [found for found in chart["objects"] if found["kind"] == kind]
+
+
+def pod_of(chart: dict[str, Any]) -> dict[str, Any]:
+    (workload,) = of_kind(chart, "Deployment") + of_kind(chart, "DaemonSet")
+    pod: dict[str, Any] = workload["spec"]["template"]["spec"]
+    return pod
 
 
 def test_the_check_finds_what_is_wrong() -> None:
@@ -141,6 +166,7 @@ def test_every_object_is_valid(charts: dict[str, Any], case: str) -> None:
             "on every node",
             "ConfigMap ConfigMap DaemonSet NetworkPolicy PrometheusRule Service Service ServiceMonitor",
         ),
+        ("encrypted", "ConfigMap DaemonSet NetworkPolicy Service Service"),
     ],
 )
 def test_each_way_has_its_objects(charts: dict[str, Any], case: str, kinds: str) -> None:
@@ -157,14 +183,71 @@ def test_what_would_lose_evidence_or_not_start_is_refused(charts: dict[str, Any]
 @pytest.mark.parametrize("case", CASES)
 def test_the_servers_configuration_is_sound(charts: dict[str, Any], case: str) -> None:
     """The server reads it, listens where the ports lead, and keeps its state on the volume."""
-    pod = (of_kind(charts[case], "Deployment") + of_kind(charts[case], "DaemonSet"))[0]["spec"]["template"]["spec"]
-    (container,) = pod["containers"]
+    container = pod_of(charts[case])["containers"][0]
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     config = read(of_kind(charts[case], "ConfigMap")[0]["data"]["interdict.yaml"], "interdict.yaml")
 
-    assert {port["containerPort"] for port in container["ports"]} == {config.listen[0].port, config.metrics.listen.port}
+    assert config.metrics.listen is not None
+    assert {(port["containerPort"], port["protocol"]) for port in container["ports"]} == {
+        (config.metrics.listen.port, "TCP"),
+        *((one.endpoint.port, PROTOCOLS[one.kind]) for one in listeners(config)),
+    }
     assert config.state_dir == mounts["state"]
     assert ("documents" in mounts) == bool(CASES[case].get("documents"))
+
+
+@pytest.mark.parametrize(
+    ("case", "wanted"),
+    [
+        ("encrypted", {(853, "TCP"), (443, "TCP"), (853, "UDP"), (443, "UDP")}),
+        ("over TLS alone", {(853, "TCP")}),
+        ("trial", set()),
+    ],
+)
+def test_encrypted_ports_are_open_all_the_way(charts: dict[str, Any], case: str, wanted: set[tuple[int, str]]) -> None:
+    """From the service, past the network policy, to the pod, whose account may listen there without a capability."""
+    plain = {(53, "UDP"), (53, "TCP")}
+    service = next(found for found in of_kind(charts[case], "Service") if "clusterIP" not in found["spec"])
+    (policy,) = of_kind(charts[case], "NetworkPolicy")
+    pod = pod_of(charts[case])
+    ports = {port["name"]: (port["containerPort"], port["protocol"]) for port in pod["containers"][0]["ports"]}
+    reached = {port["port"]: ports[port["targetPort"]] for port in service["spec"]["ports"]}
+
+    assert {(port["port"], port["protocol"]) for port in service["spec"]["ports"]} == plain | wanted
+    assert all(there[0] == port for port, there in reached.items() if port != 53)
+    assert {(port["port"], port["protocol"]) for port in policy["spec"]["ingress"][0]["ports"]} == {
+        (5300, "UDP"),
+        (5300, "TCP"),
+        *wanted,
+    }
+    held = {sysctl["name"]: int(sysctl["value"]) for sysctl in pod["securityContext"].get("sysctls", [])}
+    assert all(port >= held.get("net.ipv4.ip_unprivileged_port_start", 1024) for port, _ in ports.values())
+    hosts = {port["hostPort"] for port in pod["containers"][0]["ports"] if "hostPort" in port}
+    assert hosts == ({53, 853, 443} if case == "encrypted" else set())
+
+
+def test_the_certificate_is_mounted_where_the_server_looks(charts: dict[str, Any]) -> None:
+    """By the keys that Secrets of its type have, readable by the group alone; and what the operator says stays."""
+    chart = charts["encrypted"]
+    pod = pod_of(chart)
+    mounts = {mount["name"]: mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    written = read(of_kind(chart, "ConfigMap")[0]["data"]["interdict.yaml"], "interdict.yaml").encrypted
+
+    assert (written.certificate, written.key) == tuple(f"{mounts['certificate']}/tls.{end}" for end in ("crt", "key"))
+    assert written.client_authorities == f"{mounts['authorities']}/ca.crt"
+    assert volumes["certificate"]["secret"] == {"secretName": "dns-tls", "defaultMode": 0o440}
+    assert volumes["authorities"]["configMap"] == {"name": "devices"}
+    assert (written.name, written.addresses) == ("dns.example.org", ("192.0.2.1",))
+    assert "tls" not in str(pod_of(charts["trial"])["volumes"])
+
+
+def test_no_mount_hides_what_the_image_needs(charts: dict[str, Any]) -> None:
+    """The configuration of OpenSSL that the image's environment names is still there in a pod."""
+    (conf,) = re.findall(r"OPENSSL_CONF=(\S+)", (ROOT / "deploy/container/Containerfile").read_text())
+    mounts = [mount["mountPath"] for mount in pod_of(charts["encrypted"])["containers"][0]["volumeMounts"]]
+
+    assert not any(conf.startswith(f"{mount}/") for mount in mounts)
 
 
 def test_own_orders_lie_where_the_server_looks(charts: dict[str, Any]) -> None:
@@ -187,7 +270,7 @@ def test_own_orders_lie_where_the_server_looks(charts: dict[str, Any]) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_the_pod_has_no_rights(charts: dict[str, Any], case: str) -> None:
     """Not root, nothing writable but the volume, no capability, no account; and its probes are verbs that exist."""
-    pod = (of_kind(charts[case], "Deployment") + of_kind(charts[case], "DaemonSet"))[0]["spec"]["template"]["spec"]
+    pod = pod_of(charts[case])
     (container,) = pod["containers"]
     probes = [container[f"{kind}Probe"]["exec"]["command"] for kind in ("startup", "readiness", "liveness")]
 
@@ -242,4 +325,7 @@ def test_the_chart_has_the_version_of_the_product() -> None:
 
 def test_who_loses_evidence_is_told(charts: dict[str, Any]) -> None:
     """The notes warn of an emptyDir, and only of that."""
-    assert {case for case in CASES if "goes with its pod" in charts[case]["notes"]} == {"trial"}
+    assert {case for case in CASES if "goes with its pod" in charts[case]["notes"]} == {
+        "trial",
+        "over TLS alone",
+    }

@@ -85,6 +85,14 @@ def test_the_socket_listens_where_the_example_does() -> None:
     assert settings(SOCKET, "BindIPv6Only") == ["ipv6-only"]
 
 
+def test_the_suites_are_where_the_service_looks() -> None:
+    """The package and the guide put the configuration of OpenSSL there; OpenSSL says nothing where it is missing."""
+    (conf,) = [value.partition("=")[2] for value in settings(SERVICE, "Environment") if value.startswith("OPENSSL_")]
+
+    assert f"install -D -m 644 deploy/openssl.cnf debian/interdict{conf}\n" in (DEPLOY / "debian/rules").read_text()
+    assert f"    install -D -m 644 deploy/openssl.cnf {conf}\n" in (DEPLOY / "README.md").read_text()
+
+
 def test_account_and_folders_are_those_of_the_service() -> None:
     """What sysusers and tmpfiles make is what the unit uses."""
     (user,) = settings(SERVICE, "User")

@@ -6,6 +6,7 @@ real processes.
 
 import contextlib
 import itertools
+import json
 import os
 import select
 import signal
@@ -17,8 +18,12 @@ from pathlib import Path
 
 import pytest
 
+from resolver.app.listening import listeners
+from resolver.config import read
+from resolver.policy.client import Transport
+from tests.support.encrypted import NAME, Covered, points_home, rcode_of
 from tests.support.house import ask
-from tests.support.server import PATIENCE, ROOT, Load, Server
+from tests.support.server import PATIENCE, ROOT, Load, Server, SlowUpstream
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 MakeServer = Callable[..., Server]
@@ -174,6 +179,62 @@ def test_a_socket_unit_and_the_configuration_must_agree(server: Server, keeper: 
 
     assert keeper.launch(server).wait(PATIENCE) == 2
     assert f"the socket unit listens on UDP 127.0.0.1 {port}" in server.said()
+
+
+@contextlib.contextmanager
+def encrypting(folder: Path) -> Iterator[Covered]:
+    """A server that speaks everything, and was not started yet."""
+    with SlowUpstream(points_home) as upstream:
+        made = Covered(folder, upstream.address)
+        made.server.ban("order-1", "banned-app.ca")
+        try:
+            yield made
+        finally:
+            made.server.end()
+
+
+def answers_of(covered: Covered) -> list[str]:
+    """The RCODE that each encrypted transport has for a banned name."""
+    question = ask("im.banned-app.ca")
+    with covered.dot() as line, covered.doh() as web:
+        replies = [line.ask(question), web.ask(question)]
+    return [rcode_of(reply) for reply in (*replies, covered.quic(question), covered.quic(question, path="/dns-query"))]
+
+
+def test_a_socket_unit_may_hold_the_encrypted_ports(tmp_path: Path, keeper: Keeper) -> None:
+    """Sockets that systemd opened, each known by its address and kind, are shared by the workers and answered on."""
+    with encrypting(tmp_path) as made:
+        for one in listeners(read(json.dumps(made.server.config), "interdict.yaml")):
+            family = socket.AF_INET6 if ":" in one.endpoint.host else socket.AF_INET
+            with socket.socket(family, one.kind) as sock:
+                sock.bind((one.endpoint.host, one.endpoint.port))
+                if one.kind == socket.SOCK_STREAM:
+                    sock.listen()
+                keeper.held.append(("interdict.socket", os.dup(sock.fileno())))
+        given = len(keeper.held)
+        keeper.start(made.server)
+
+        assert answers_of(made) == ["NXDOMAIN"] * 4
+        assert len(keeper.held) == given
+
+
+def test_the_encrypted_ports_are_kept_over_a_restart(tmp_path: Path, keeper: Keeper) -> None:
+    """The manager has them while the server is away: a connection that is begun then is answered afterwards."""
+    with encrypting(tmp_path) as made:
+        keeper.start(made.server)
+        assert made.server.stop() == 0
+        keeper.listen()
+        with socket.create_connection(("127.0.0.1", made.ports[Transport.DOT]), 20) as sock:
+            keeper.start(made.server)
+            with made.tls("dot").wrap_socket(sock, server_hostname=NAME) as line:
+                question = ask("im.banned-app.ca")
+                line.sendall(len(question).to_bytes(2, "big") + question)
+                with line.makefile("rb") as file:
+                    reply = file.read(int.from_bytes(file.read(2), "big"))
+        answers = answers_of(made)
+
+    assert rcode_of(reply) == "NXDOMAIN"
+    assert answers == ["NXDOMAIN"] * 4
 
 
 def test_the_manager_is_told_of_the_end(server: Server, keeper: Keeper) -> None:

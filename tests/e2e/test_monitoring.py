@@ -158,12 +158,18 @@ class World:
     def __init__(self, folder: Path, upstream: subprocess.Popen[bytes], port: int, slow: SlowUpstream) -> None:
         self.upstream, self.slow = upstream, slow
         self.source = Source()
-        self.source.wrap(Authority(folder).certificate("127.0.0.1", DAY))
+        self.authority = Authority(folder)
+        self.source.wrap(self.authority.certificate("127.0.0.1", DAY))
+        self.certificate = folder / "node.pem"
+        self.certify(60 * DAY)
         self.source.pages["/list"] = self.listing(100)
         self.local = folder / "local.list"
         self.fill_local(100)
         fast = {"try_timeout": "200ms", "deadline": "600ms"}
         self.a = self._server(folder / "a", ("127.0.0.1", port), node="a", workers=2, forwarder=fast)
+        self.a.config["encrypted"] = {
+            "certificate": str(self.certificate), "key": str(self.certificate), "dot": [f"127.0.0.1:{free_port()}"],
+        }  # fmt: skip
         self.b = self._server(folder / "b", slow.address, node="b", workers=1, forwarder={"try_timeout": "3s"})
         self.a.ban("order-1", "banned.example")
         self.a.ban("order-2", "watched.example", mode="observe")
@@ -189,6 +195,12 @@ class World:
     def fill_local(self, names: int) -> None:
         """Write the local list anew."""
         self.local.write_text("".join(f"bad{n}.example\n" for n in range(names)))
+
+    def certify(self, left: timedelta) -> None:
+        """Put another certificate in place, that ends then."""
+        aside = self.certificate.with_suffix(".new")
+        aside.write_bytes(self.authority.certificate("127.0.0.1", left).read_bytes())
+        aside.replace(self.certificate)
 
     def exempt(self, left: timedelta) -> None:
         """Write the exemption anew, so that it ends then."""
@@ -342,8 +354,9 @@ def policy_that_is_not_held(world: World) -> Iterator[Fired]:
 
 
 @contextlib.contextmanager
-def lists_and_an_exemption_at_their_end(world: World) -> Iterator[Fired]:
-    """A source offers a tenth of its list, after two days of silence; a local list shrinks; an exemption ends today."""
+def lists_an_exemption_and_a_certificate_at_their_end(world: World) -> Iterator[Fired]:
+    """A source offers a tenth of its list, after two days of silence; a local list shrinks; an exemption ends today,
+    and a certificate this week."""
     a, b = world.a, world.b
     state = a.state / "feeds" / "ads.json"
     state.write_text(json.dumps({**json.loads(state.read_text()), "checked_at": time.time() - 2 * 86400}))
@@ -353,17 +366,19 @@ def lists_and_an_exemption_at_their_end(world: World) -> Iterator[Fired]:
         wait_until("it is refused", lambda n=count: a.metrics()["interdict_zone_failures", "list:ads"] >= n)  # type: ignore[misc]
     world.fill_local(10)
     world.exempt(timedelta(hours=5))
+    world.certify(5 * DAY)
     assert a.ask_control("reload")["ok"]
     try:
         yield {
             ("ListFailing", world.on_a), ("ListStale", world.on_a), ("ListShrunk", world.on_a),
-            ("ExemptionEnding", world.on_a), ("GenerationDrift", FLEET),
+            ("ExemptionEnding", world.on_a), ("CertificateEnding", world.on_a), ("GenerationDrift", FLEET),
         }  # fmt: skip
     finally:
         world.source.pages["/list"] = world.listing(100)
         a.ask_control("fetch")
         world.fill_local(100)
         world.exempt(60 * DAY)
+        world.certify(60 * DAY)
         assert [server.ask_control("reload")["ok"] for server in (a, b)] == [True, True]
 
 
@@ -407,18 +422,21 @@ def upstreams_that_do_not_answer(world: World) -> Iterator[Fired]:
 
 @contextlib.contextmanager
 def processes_that_die(world: World) -> Iterator[Fired]:
-    """A node is stopped, a worker of the other is killed."""
+    """A node is stopped; of the other's workers one is killed, and one hangs."""
     assert world.b.stop() == 0
-    os.kill(world.a.pids()["worker 0"], signal.SIGKILL)
+    killed, hanging = (world.a.pids()[f"worker {n}"] for n in range(2))
+    os.kill(killed, signal.SIGKILL)
+    os.kill(hanging, signal.SIGSTOP)
     try:
-        yield {("ProcessDied", world.on_a), ("Down", world.on_b)}
+        yield {("ProcessDied", world.on_a), ("WorkerMissing", world.on_a), ("Down", world.on_b)}
     finally:
+        os.kill(hanging, signal.SIGCONT)
         world.b.start()
 
 
 STORIES = [
     policy_that_is_not_held,
-    lists_and_an_exemption_at_their_end,
+    lists_an_exemption_and_a_certificate_at_their_end,
     evidence_that_goes_nowhere,
     upstreams_that_do_not_answer,
     processes_that_die,

@@ -21,6 +21,7 @@ import pytest
 from resolver import __version__
 from tests.support.peers import require_peer
 from tests.support.roots import PLAIN, QUICK, Root, Running, debootstrap
+from tests.support.secure_upstream import Certificates
 from tests.support.server import wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -196,6 +197,7 @@ def test_the_container_runs_as_nobody_on_a_read_only_root(make_root: MakeRoot, b
     ) as running:
         banned(running)
         assert "compiled" in running.said()
+        running.run("test", "-r", image.env["OPENSSL_CONF"])
         running.run(*image.healthcheck)
         assert json.loads(running.run("interdict", "status", "--json"))["orders"]
         running.run("touch", "/etc/interdict/x", code=1)
@@ -234,11 +236,13 @@ class Unit:
 
     command: list[str]
     user: str
+    env: dict[str, str]
 
     @classmethod
     def of(cls, text: str) -> "Unit":
         settings = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
-        return cls(shlex.split(settings["ExecStart"]), f"{settings['User']}:{settings['Group']}")
+        env = dict(re.findall(r"^Environment=(\w+)=(.*)$", text, re.MULTILINE))
+        return cls(shlex.split(settings["ExecStart"]), f"{settings['User']}:{settings['Group']}", env)
 
 
 def serve(root: Root, unit_file: str) -> contextlib.AbstractContextManager[Running]:
@@ -248,9 +252,11 @@ def serve(root: Root, unit_file: str) -> contextlib.AbstractContextManager[Runni
     """
     unit = Unit.of(root.run("cat", unit_file))
     state = root.layer / "var/lib/interdict"
+    assert root.find(unit.env["OPENSSL_CONF"]) is not None
     return root.started(
-        *unit.command, user=unit.user, read_only=True, writable={"/var/lib/interdict": state}, low_ports=True
-    )
+        *unit.command, env={**PLAIN, **unit.env}, user=unit.user, read_only=True,
+        writable={"/var/lib/interdict": state}, low_ports=True,
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -363,6 +369,7 @@ def test_the_guides_commands_make_a_service(make_root: MakeRoot, tmp_path: Path)
 
 
 ANSIBLE = {**PLAIN, "HOME": "/srv", "LC_ALL": "C.UTF-8"}
+CERTIFICATE = {"certificate": "fullchain", "key": "privkey"}
 
 
 # ---- Ansible --------------------------------------------------------------------------------------------------------
@@ -381,13 +388,28 @@ def test_the_ansible_role_is_sound(peer: Callable[[str], str], tmp_path: Path) -
 def test_the_ansible_role_installs_and_changes_nothing_twice(
     make_root: MakeRoot, package: Path, tmp_path: Path
 ) -> None:
-    """A second run changes nothing; a configuration that can not be used does not get to its place."""
+    """A second run changes nothing; a configuration that can not be used does not get to its place.
+
+    Certificate and key are the service's to read, and nobody else's.
+    """
     root = make_root()
+    (tmp_path / "authority").mkdir()
+    pair = Certificates(tmp_path / "authority").issue("dns.example.org").read_text()
+    for name, text in zip(("key", "certificate"), re.split(r"(?=-----BEGIN CERT)", pair), strict=True):
+        (tmp_path / name).write_text(text)
+        root.put(tmp_path / name, f"/srv/{name}.pem")
     root.put(DEPLOY / "ansible", "/srv/ansible")
     root.put(package, "/srv/interdict.deb")
     play = ["ansible-playbook", "-i", "localhost,", "-c", "local", "/srv/ansible/site.yml", "-e"]
-    values = {"interdict_package": "/srv/interdict.deb", "ansible_become": False}
-    config = {"listen": ["127.0.0.1:5399"], "state_dir": "/var/lib/interdict"}
+    values = {
+        "interdict_package": "/srv/interdict.deb",
+        "interdict_certificate": "/srv/certificate.pem",
+        "interdict_key": "/srv/key.pem",
+        "ansible_become": False,
+    }
+    files = {name: f"/etc/interdict/tls/{file}.pem" for name, file in CERTIFICATE.items()}
+    encrypted = {**files, "dot": ["127.0.0.1:853"], "doq": ["127.0.0.1:853"]}
+    config = {"listen": ["127.0.0.1:5399"], "state_dir": "/var/lib/interdict", "encrypted": encrypted}
     root.run("apt-get", "-q", "update", online=True)
     root.run("apt-get", "-q", "install", "-y", "--no-install-recommends", "ansible-core", "python3-apt", online=True)
 
@@ -400,3 +422,8 @@ def test_the_ansible_role_installs_and_changes_nothing_twice(
     assert "changed=0" in second
     assert "listens" in third
     assert "listens" not in root.run("cat", "/etc/interdict/interdict.yaml")
+    assert root.run("stat", "-c", "%U %G %a", *files.values()) == "root interdict 640\n" * 2
+    with serve(root, PACKAGED_UNIT) as running:
+        wait_until("it answers", lambda: "answers on" in running.said() or running.process.poll() is not None)
+        assert running.process.poll() is None, running.said()
+        assert "127.0.0.1:853" in running.said()

@@ -31,7 +31,7 @@ class WrongAnswer(Exception):
     """A server does not answer as the work demands, so nothing about it may be reported."""
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return a port that is free on loopback for UDP and TCP alike."""
     while True:
         with socket.socket(type=socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
@@ -77,7 +77,7 @@ class Server:
     def __init__(self, folder: Path, listed_names: int, upstream_port: int) -> None:
         """Write the configuration under `folder`, which is the server's own."""
         self.folder, self.listed_names, self.upstream_port = folder, listed_names, upstream_port
-        self.port = _free_port()
+        self.port = free_port()
         folder.mkdir()
         self.start_s = 0.0
 
@@ -323,7 +323,7 @@ class Interdict(Server):
             path = self.folder / "documents" / kind / f"{document['id']}.yaml"
             path.parent.mkdir(parents=True)
             path.write_text(json.dumps(document))  # JSON is YAML
-        self.metrics_port = _free_port()
+        self.metrics_port = free_port()
         configuration = self.folder / "interdict.yaml"
         configuration.write_text(json.dumps(self._configuration(), indent=1))
         return [self.executable(), "serve", "--config", str(configuration)]
