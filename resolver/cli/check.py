@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -139,7 +140,7 @@ def look_over(config: Config, source: str, compiled: Compiled, at: float) -> Rep
         orders=tuple(_order_lines(config, documents, at)),
         groups=tuple(GroupLine(group.name, tuple(map(str, group.networks))) for group in config.groups),
         apps={app: len(found) for app, found in sorted(taken.items())},
-        findings=in_order([*findings, *_machine_findings(config)]),
+        findings=in_order([*findings, *_machine_findings(config), *_certificate_findings(config, at)]),
     )
 
 
@@ -187,3 +188,22 @@ def _machine_findings(config: Config) -> Iterator[Finding]:
             machine.account(config.user)
         except SettingsError as error:
             yield Finding(Severity.WARNING, Where(Kind.CONFIGURATION, key="user"), Code.MACHINE, str(error))
+
+
+def _certificate_findings(config: Config, at: float) -> Iterator[Finding]:
+    """What the certificate is not good for; where it is not on this machine, nothing is said of it."""
+    encrypted = config.encrypted
+    if encrypted.certificate is None or encrypted.key is None:
+        return
+    files = Path(encrypted.certificate).expanduser(), Path(encrypted.key).expanduser()
+    if not all(path.exists() for path in files):
+        return
+    from resolver.app.certificate import Certified, certificate  # it imports much
+    from resolver.app.devices import database_of
+    from resolver.app.doctor import Outcome
+
+    has_devices = database_of(machine.state_paths(config)).exists()
+    for found in certificate(Certified(*files, encrypted.name, has_devices, encrypted.addresses), None, at):
+        if found.outcome in (Outcome.WARN, Outcome.FAIL):
+            where = Where(Kind.CONFIGURATION, key="encrypted.certificate")
+            yield Finding(Severity.WARNING, where, Code.MACHINE, f"{found.found}; {found.mend}")

@@ -1,7 +1,9 @@
 """What is sound and surely not meant, as the command tells it."""
 
 import json
+import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from resolver.cli.main import interdict
 from resolver.feeds.copies import State, write_copy
 from resolver.policy.findings import Code, Severity
 from resolver.policy.steps import Standing
+from tests.support.secure_upstream import Certificates
 
 APP = """\
 id: chat
@@ -244,3 +247,34 @@ def test_a_configuration_that_can_not_be_used_is_code_2(folder: Path) -> None:
 
     assert (exit_code, out) == (2, "")
     assert 'did you mean "ban"?' in err
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("dns.example.org", "192.0.2.1"), []),
+        (("dns.example.net", "192.0.2.1"), ["it does not name dns.example.org; clients will not connect"]),
+        (("dns.example.org",), ["it does not name 192.0.2.1; clients that find this server by its address"]),
+    ],
+)
+def test_what_the_certificate_does_not_cover_is_a_warning(
+    tmp_path: Path, names: tuple[str, ...], said: list[str]
+) -> None:
+    """The name that devices call, and the addresses that discovery tells; of a file elsewhere nothing is said."""
+    path = Certificates(tmp_path).issue(*names, until=timedelta(days=365))
+    text = f"""
+encrypted:
+  {{name: dns.example.org, certificate: {path}, key: {path}, dot: ["192.0.2.1:853"], addresses: [192.0.2.1]}}
+upstreams: [{{address: 192.0.2.53}}]
+state_dir: {tmp_path}
+"""
+    config = configuration.read(text, "c.yaml")
+    at = time.time()
+
+    warnings = look_over(config, "c.yaml", load(config, "c.yaml", at), at).warnings
+    told = [line for line in warnings if "certificate" in line and "it is alone" not in line]
+    assert len(told) == len(said), warnings
+    assert all(part in line for part, line in zip(said, told, strict=True))
+    elsewhere = configuration.read(text.replace(str(path), "gone.pem"), "c.yaml")
+    report = look_over(elsewhere, "c.yaml", load(config, "c.yaml", at), at)
+    assert not any("certificate" in line for line in report.warnings)
