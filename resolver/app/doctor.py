@@ -47,6 +47,7 @@ _TIMEX_OCTETS = 208
 _RESOLVED = "systemd-resolve"
 _UDP_OCTETS = 1232
 _SPARE_FILES = 128  # of a worker: its files, its channels, connections to upstreams
+_CLOSING = 0.02  # seconds for a connection to be closed: the loop does it in its next rounds
 _ROOM = 64 << 20  # octets on the disk below which nothing can be compiled or recorded for long
 _SLOW = 0.5  # seconds: what an upstream needs for a name that it surely has
 
@@ -351,6 +352,7 @@ def ask_encrypted(upstream: UpstreamAddress, qname: bytes, wait: float) -> Reply
             return await link.ask(_query(qname), read_reply, wait)
         finally:
             link.close()
+            await asyncio.sleep(_CLOSING)
 
     return asyncio.run(exchanged())
 

@@ -11,7 +11,8 @@ stops the workers before. What it knows of policy and workers comes in a small J
     {"generation": 7, "digest": "…", "loaded_at": 1700000000.0,
      "orders": [{"id": "…", "mode": "enforce", "groups": ["…"], "spans": [[1690000000.0, null]]}],
      "lists": {"<name>": <when its file was last changed>},
-     "zones": [{"id": "…", "entries": 1000, "refused": 2, "failures": 0, "fetched_at": …, "checked_at": …}],
+     "zones": [{"id": "…", "entries": 1000, "refused": 2, "failures": 0, "fetched_at": …, "checked_at": …,
+                "refresh": 21600.0}],
      "exemptions": [{"id": "…", "since": …, "until": …}],
      "workers": 2, "restarts": {"worker": 0, "recorder": 0, "feeder": 0}, "version": "…", "hot": "plain"}
 
@@ -39,6 +40,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from resolver.app.machine import StatePaths, node_name
 from resolver.config import Config
+from resolver.evidence.devices import HitDevices
 from resolver.evidence.store import Store, StoreError
 from resolver.observe.cells import read
 from resolver.observe.metrics import CellCounts, Exposition, Status, ZoneGauges, merge
@@ -54,6 +56,8 @@ _EXPIRE_ROWS = 2000
 # only.
 _HITS_PER_PUT = 32_768
 _NICE = 10
+_BEAT = ("=beat_at",)  # when a worker gave its last sign of life, in Unix seconds; it does so each second
+_BEAT_S = 5.0  # one that has not for so long hangs, or is gone
 
 # A scraper takes milliseconds. Whoever holds a connection longer, or holds many, is cut off for the next one's sake.
 _CONNECTION_S = 10.0
@@ -78,6 +82,7 @@ class RecorderSettings:
         keep_seconds: How long hits are kept; None for ever.
         metrics_socket: A TCP socket that listens, for `/metrics`; None for none.
         status: The JSON file that the supervisor rewrites.
+        spool_limit: Octets that the spool may take.
     """
 
     node: str
@@ -88,6 +93,7 @@ class RecorderSettings:
     keep_seconds: float | None
     metrics_socket: socket.socket | None
     status: Path
+    spool_limit: int
 
     @classmethod
     def of(cls, config: Config, paths: StatePaths, metrics_socket: socket.socket | None) -> Self:
@@ -101,6 +107,7 @@ class RecorderSettings:
             keep_seconds=config.hits.keep,
             metrics_socket=metrics_socket,
             status=paths.status,
+            spool_limit=config.hits.spool_limit,
         )
 
 
@@ -158,6 +165,7 @@ class Recorder:
         self._store: Store | None = None
         self._reader: SpoolReader | None = None
         self._stored: dict[str, int] = {}
+        self._devices = None if settings.sqlite is None else HitDevices(settings.sqlite)
         self._errors = 0
         self._torn = 0
         self._corrupt = 0
@@ -240,7 +248,8 @@ class Recorder:
                 name = _CELLS_NAME.fullmatch(path.name)
                 if name is not None:
                     everybody[int(name[1])] = read(path.read_bytes())
-        running = [cells for worker, cells in everybody.items() if not workers or worker < workers]
+        at = time.time()
+        running = [_with_life(cells, at) for worker, cells in everybody.items() if not workers or worker < workers]
         return merge(everybody.values(), running)
 
     def status(self) -> Status:
@@ -258,9 +267,11 @@ class Recorder:
                 for name, changed_at in (lists.items() if isinstance(lists, dict) else ())
                 if _is_number(changed_at)
             },
+            devices={} if self._devices is None else self._devices.count(at),
             stored=dict(self._stored),
             store_errors=self._errors,
             spool_octets=folder_octets(self._settings.spool_folder),
+            spool_limit=self._settings.spool_limit,
             spool_damage={"torn": self._torn, "corrupt": self._corrupt, "unreadable": self._unreadable},
             workers=_count(told.get("workers")),
             restarts={
@@ -400,6 +411,12 @@ def _application(metrics: Callable[..., Iterable[bytes]]) -> Callable[..., Itera
     return application
 
 
+def _with_life(cells: CellCounts, at: float) -> CellCounts:
+    """The cells of a worker; in place of when it gave its last sign of life, whether that was of late."""
+    is_ready = at - cells.get(_BEAT, 0) < _BEAT_S
+    return {**{key: count for key, count in cells.items() if key != _BEAT}, ("=workers_ready",): int(is_ready)}
+
+
 def _json_of(path: Path) -> dict[str, object]:
     """The object in a JSON file; empty while it is missing or something else."""
     try:
@@ -427,11 +444,12 @@ def _entries(told: object) -> Iterable[dict[str, Any]]:
 
 def _zones(told: object) -> Iterable[tuple[str, ZoneGauges]]:
     for entry in _entries(told):
-        fetched_at, checked_at = (
-            _number(entry.get(key)) if _is_number(entry.get(key)) else None for key in ("fetched_at", "checked_at")
+        fetched_at, checked_at, refresh = (
+            _number(entry.get(key)) if _is_number(entry.get(key)) else None
+            for key in ("fetched_at", "checked_at", "refresh")
         )
         entries, refused, failures = (_count(entry.get(key)) for key in ("entries", "refused", "failures"))
-        yield str(entry["id"]), ZoneGauges(entries, refused, failures, fetched_at, checked_at)
+        yield str(entry["id"]), ZoneGauges(entries, refused, failures, fetched_at, checked_at, refresh)
 
 
 def _exemptions(told: object, at: float) -> Iterable[tuple[str, tuple[bool, float]]]:

@@ -63,6 +63,7 @@ def policy_status(path: Path, config: Config, feeds: Path, workers: int, restart
     generation = open_generation(path)
     terms = generation.terms
     at = time.time()
+    refresh = {zone.name: zone.refresh for zone in config.policy.zones if zone.url is not None}
     orders = []
     for entry in terms.enforcements:
         order = terms.orders[entry.order]
@@ -89,7 +90,7 @@ def policy_status(path: Path, config: Config, feeds: Path, workers: int, restart
         "loaded_at": generation.compiled_at,
         "names": generation.names,
         "orders": orders,
-        "zones": [_zone_status(zone, feeds) for zone in terms.zones],
+        "zones": [_zone_status(zone, feeds, refresh.get(zone.id.partition(":")[2])) for zone in terms.zones],
         "exemptions": [
             {
                 "id": exemption.id,
@@ -123,8 +124,8 @@ def list_times(terms: PolicyTerms, folders: Iterable[Path]) -> dict[str, float]:
     return times
 
 
-def _zone_status(zone: ZoneEntry, feeds: Path) -> dict[str, Any]:
-    """One zone; with the state of its copy, where it is one that is fetched."""
+def _zone_status(zone: ZoneEntry, feeds: Path, refresh: float | None) -> dict[str, Any]:
+    """One zone; with the state of its copy, where it is one that is fetched, and how often (seconds) it is to be."""
     state = copies.State()
     with contextlib.suppress(OSError, ValueError, copies.FeedError):
         state = copies.State.from_json(copies.state_path(feeds, zone.id.partition(":")[2]).read_bytes())
@@ -137,6 +138,7 @@ def _zone_status(zone: ZoneEntry, feeds: Path) -> dict[str, Any]:
         "refused": zone.refused,
         "fetched_at": state.fetched_at,
         "checked_at": state.checked_at,
+        "refresh": refresh,
         "failures": state.failures,
         "error": state.error,
         "until": None if zone.until == FOREVER else zone.until,

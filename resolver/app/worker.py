@@ -50,9 +50,9 @@ from resolver.engine.pipeline import Pipeline, Wanted
 from resolver.engine.special import SpecialNames
 from resolver.hot._batch_cy import ViewMemo
 from resolver.observe.cells import Cells
-from resolver.observe.metrics import LATENCY_BUCKETS
+from resolver.observe.metrics import ANSWER_BUCKETS, LATENCY_BUCKETS
 from resolver.observe.spool import Spool
-from resolver.policy.client import Client, Credentials
+from resolver.policy.client import Client, Credentials, Transport
 from resolver.policy.generation import Generation, GenerationError
 from resolver.policy.register import RegisterError
 from resolver.transport.udp import Later
@@ -239,6 +239,7 @@ class Worker:
         self._errors_cell = self._cells.index("internal_errors")
         self._next_report = 0.0
         self._told = (0, 0)
+        self._answer_cells: dict[Transport, list[int]] = {}  # of each bucket, and of the sum
         self._tasks: set[asyncio.Task[Any]] = set()
         self._waiting = 0
         self._notifies = 0
@@ -340,6 +341,7 @@ class Worker:
             later(None)
             return None
         packet, client = found
+        begun = time.monotonic()
         if len(packet) > 2 and packet[2] & _QR_AND_OPCODE == _NOTIFY and self._has_feeder():
             self._notifies += 1
             self._spawn(self._pass_on(packet, client.address, later))
@@ -352,22 +354,36 @@ class Worker:
             self._report_error()
             outcome = _last_resort(packet, client)
         if isinstance(outcome, bytes):
+            if client.transport is not Transport.UDP:  # those are counted a batch at a time
+                self.answered(client.transport, 1, begun)
             return outcome
         if outcome is None:
             later(None)
         else:
             self._waiting += 1
-            if not self._pipeline.ask(outcome, partial(self._found, outcome, later)):
-                self._spawn(self._finish(outcome, later))
+            if not self._pipeline.ask(outcome, partial(self._found, outcome, later, begun)):
+                self._spawn(self._finish(outcome, later, begun))
         return None
 
-    def _found(self, wanted: Wanted, later: Later, found: Entry | Exception) -> None:
+    def answered(self, transport: Transport, count: int, begun: float) -> None:
+        """Count so many answers, given now to what was read at `begun` (monotonic seconds)."""
+        seconds = time.monotonic() - begun
+        held = self._answer_cells.get(transport)
+        if held is None:
+            index = self._cells.index
+            held = [index("answer_seconds_bucket", transport, bound) for bound in (*map(str, ANSWER_BUCKETS), "+Inf")]
+            self._answer_cells[transport] = held = [*held, index("answer_seconds_sum_us", transport)]
+        counts = self._cells.counts
+        counts[held[bisect_left(ANSWER_BUCKETS, seconds)]] += count
+        counts[held[-1]] += int(seconds * 1e6) * count
+
+    def _found(self, wanted: Wanted, later: Later, begun: float, found: Entry | Exception) -> None:
         """Answer with what came of a question that was asked without a task."""
         reply: bytes | None
         try:
             outcome = self._pipeline.conclude(wanted, found)
             if isinstance(outcome, Wanted):
-                self._spawn(self._finish(outcome, later))
+                self._spawn(self._finish(outcome, later, begun))
                 return
             reply = outcome
         except Exception:
@@ -375,6 +391,8 @@ class Worker:
             reply = _last_resort(wanted.packet, wanted.client)
         self._waiting -= 1
         later(reply)
+        if reply is not None:
+            self.answered(wanted.client.transport, 1, begun)
 
     def page(self, path: str, client: Client) -> "Page | None":
         """The page that says whether a device is covered; its token may follow the path."""
@@ -400,7 +418,7 @@ class Worker:
             self._notifies -= 1
             later(reply)
 
-    async def _finish(self, wanted: Wanted, later: Later) -> None:
+    async def _finish(self, wanted: Wanted, later: Later, begun: float) -> None:
         reply: bytes | None = None
         try:
             reply = await self._pipeline.finish(wanted)
@@ -413,6 +431,8 @@ class Worker:
         finally:
             self._waiting -= 1
             later(reply)
+            if reply is not None:
+                self.answered(wanted.client.transport, 1, begun)
 
     def _report_error(self) -> None:
         """Count an error of ours; log one a second at most, since whoever can cause one can cause a million."""
@@ -479,6 +499,7 @@ class Worker:
             for exchange in self._exchanges:
                 counts[cells.index("replies_ignored", exchange.name)] = exchange.ignored
             counts[cells.index("=generation")] = self._policy.generation.serial
+            counts[cells.index("=beat_at")] = int(self._clock.at())
             self._windows.renew()
             await asyncio.sleep(GAUGE_SECONDS)
 

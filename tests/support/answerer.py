@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from resolver.hot._batch_cy import ViewMemo
-from resolver.policy.client import Client
+from resolver.policy.client import Client, Transport
 from resolver.wire.codes import Rcode
 from resolver.wire.compose import error_answer, write_reply
 from resolver.wire.message import read_query
@@ -22,6 +22,7 @@ class FakeAnswerer:
         self.waiting: list[tuple[bytes, Later]] = []
         self.sources: dict[bytes, ViewMemo] = {}
         self.spooled: list[tuple[bytes, int]] = []
+        self.given: list[tuple[Transport, int]] = []
         self.now = 1000.0
         self._large_octets = large_octets
 
@@ -51,6 +52,10 @@ class FakeAnswerer:
         if label.startswith(b"large"):
             return reply_to(packet).ljust(self._large_octets, b"\0")
         return reply_to(packet)
+
+    def answered(self, transport: Transport, count: int, begun: float) -> None:
+        """Count replies."""
+        self.given.append((transport, count))
 
     def release(self) -> None:
         """Answer all that wait, the last one first."""

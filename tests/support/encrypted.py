@@ -9,8 +9,11 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
@@ -46,7 +49,7 @@ class Covered:
             config: Keys of interdict.yaml; under `encrypted`, keys over those that every test wants.
         """
         self.authority = Certificates(folder)
-        self.token = ""
+        self.tokens: dict[str, str] = {}  # of devices, by name
         self.certificate = folder / "certificate.pem"
         self.key = folder / "key.pem"
         self.show()
@@ -89,7 +92,8 @@ class Covered:
 
     def enrol(self, name: str, group: str = "everyone", *words: str) -> str:
         """Add a device; returns its token. Workers that run take a moment to notice."""
-        return str(self.manage("add", name, "--group", group, *words)["token"])
+        token = self.tokens[name] = str(self.manage("add", name, "--group", group, *words)["token"])
+        return token
 
     @property
     def ca_file(self) -> str:
@@ -146,13 +150,13 @@ class Covered:
 
         return asyncio.run(talk())
 
-    def pss(self) -> int:
-        """The memory of all workers, in octets: shared pages by their share."""
-        found = 0
+    def pss(self) -> dict[str, int]:
+        """The memory of each worker, in octets: shared pages by their share."""
+        found = {}
         for name, pid in self.server.pids().items():
             if name.startswith("worker"):
                 rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-                found += 1024 * int(re.findall(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)[0])
+                found[name] = 1024 * int(re.findall(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)[0])
         return found
 
 
@@ -263,20 +267,80 @@ def whoami(asking: Callable[[bytes], bytes]) -> dict[str, str]:
     """What the server says of who asks."""
     reply = dns.message.from_wire(asking(ask("whoami.interdict.test", dns.rdatatype.TXT)))
     texts = [b"".join(record.strings).decode() for record in reply.answer[0]]
-    return dict((key, found) for key, _, found in (text.partition("=") for text in texts))
+    return {key: found for key, _, found in (text.partition("=") for text in texts)}
 
 
 def points_home(query: bytes) -> bytes:
-    """The reply of an upstream to which every name is this machine; types other than A have nothing."""
+    """The reply of an upstream to which every name is this machine; of other types it has a long TXT alone."""
     asked = dns.message.from_wire(query)
     reply = dns.message.make_response(asked)
     (question,) = asked.question
     if question.rdtype == dns.rdatatype.A:
         reply.answer.append(dns.rrset.from_text(question.name, 60, "IN", "A", "127.0.0.1"))
+    elif question.rdtype == dns.rdatatype.TXT:
+        reply.answer.append(dns.rrset.from_text(question.name, 3600, "IN", "TXT", " ".join(["x" * 250] * 4)))
     return reply.to_wire()
 
 
+def evidence_of(covered: Covered, name: str) -> list[tuple[str, ...]]:
+    """What the evidence has of a name, once it has some: who asked, as which device, and how."""
+    columns = "client, device, transport"
+    return wait_until(
+        f"a hit on {name}", lambda: [row[1:] for row in covered.server.hits(f"qname, {columns}") if row[0] == name]
+    )
+
+
 # ---- programs that run beside the test ------------------------------------------------------------------------------
+
+PAGE = "<title>here</title>"
+
+
+@dataclass(frozen=True)
+class Site:
+    """A page on this machine, and by which names it was asked for; `/with/NAME` has a picture from that name in it."""
+
+    port: int
+    visits: list[str]
+
+
+@contextlib.contextmanager
+def site() -> Iterator[Site]:
+    """Serve the page until the end of the block."""
+    visits: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        server: ThreadingHTTPServer
+
+        def do_GET(self) -> None:
+            visits.append(self.headers["Host"].partition(":")[0])
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            _, _, other = self.path.partition("/with/")
+            image = f'<img src="http://{other}:{self.server.server_port}/">' if other else ""
+            self.wfile.write((PAGE + image).encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield Site(server.server_port, visits)
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def run(*command: str, check: bool = True, **how: Any) -> str:
+    """What a program says until it ends, on both outputs."""
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False,
+        **{"stdin": subprocess.DEVNULL} | how,
+    )  # fmt: skip
+    assert not check or done.returncode == 0, done.stdout
+    return str(done.stdout)
 
 
 def listens(port: int) -> bool:

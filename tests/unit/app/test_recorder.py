@@ -6,6 +6,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -48,7 +49,7 @@ def settings_in(folder: Path, **changes: object) -> RecorderSettings:
     facts: dict[str, object] = {
         "node": "node-1", "spool_folder": folder / "spool", "cells_folder": folder / "cells",
         "sqlite": folder / "hits.sqlite", "jsonl": folder / "lines", "keep_seconds": None, "metrics_socket": None,
-        "status": folder / "status.json",
+        "status": folder / "status.json", "spool_limit": 1 << 20,
     }  # fmt: skip
     return RecorderSettings(**(facts | changes))  # type: ignore[arg-type]
 
@@ -173,17 +174,19 @@ def test_old_hits_go(settings: RecorderSettings, tmp_path: Path) -> None:
 
 
 def test_cells_of_all_workers_are_merged(settings: RecorderSettings) -> None:
-    """Counters of every file count, gauges only of as many workers as run."""
-    for worker, hit_count, octets in ((0, 1, 10), (1, 2, 20), (7, 4, 40)):
+    """Counters of every file count, gauges only of as many workers as run; those that gave a sign of life are ready."""
+    now = int(time.time())
+    for worker, hit_count, octets, beat in ((0, 1, 10, now), (1, 2, 20, now - 60), (7, 4, 40, now)):
         buffer = bytearray(Cells.octets(64))
         cells = Cells(buffer, 64)
         cells.counts[cells.index("cache", "hit")] = hit_count
         cells.counts[cells.index("=cache_octets")] = octets
+        cells.counts[cells.index("=beat_at")] = beat
         (settings.cells_folder / f"cells-{worker}").write_bytes(buffer)
     (settings.cells_folder / "cells-8").write_bytes(b"")
     (settings.cells_folder / "notes").write_bytes(b"x" * 99)
     settings.status.write_text('{"workers": 2}')
-    assert Recorder(settings).cells() == {("cache", "hit"): 7, ("=cache_octets",): 30}
+    assert Recorder(settings).cells() == {("cache", "hit"): 7, ("=cache_octets",): 30, ("=workers_ready",): 1}
 
 
 def test_the_supervisors_file_is_exposed(settings: RecorderSettings) -> None:

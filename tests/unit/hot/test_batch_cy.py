@@ -136,6 +136,40 @@ def test_an_answer_ages_and_then_is_no_more(hot: Hot, now: float, left: int | No
     assert window.batch.outcome()[1] == ([0] if left is None else [])
 
 
+@PROPERTY
+@given(
+    st.lists(st.tuples(st.integers(0, 8), st.integers(0, 2**31 - 1) | st.integers(0, 20)), min_size=1, max_size=6),
+    st.binary(max_size=3),
+    st.floats(0, 1e9),
+    st.lists(st.floats(0, 100) | st.floats(0, 2**32), min_size=1, max_size=5).map(sorted),
+)
+def test_every_ttl_runs_down_as_in_the_pipeline(
+    hot: Hot, gaps: list[tuple[int, int]], end: bytes, stored: float, ages: list[float]
+) -> None:
+    """By the same function, to the same rounding, whatever was said in between; the other octets stay."""
+    module, scan = hot("_batch_cy"), hot("_scan_cy")
+    reply, ttls = bytes(10), []
+    for gap, seconds in gaps:
+        ttls.append((len(reply) + gap, seconds))
+        reply += b"\xff" * gap + seconds.to_bytes(4, "big")
+    reply += end
+    memo = memo_with(module, reply=reply, ttls=tuple(ttls), stored=stored, until=1e12)
+    for age in ages:
+        now = stored + age
+        window = Window(module)
+        n = window.receive([(ALICE, b"\1\2" + ASKED)])
+        window.batch.answer({ALICE: memo}, n, now, STAMP)
+        ((_, _, said, _),) = window.send()
+        assert said[2:] == scan.age(reply, tuple(ttls), int(now - stored))
+
+
+@pytest.mark.parametrize("ttl", [(16, 300), (-1, 300), (4, -1), (4, 1 << 31), (1 << 40, 1)])
+def test_a_ttl_outside_the_reply_is_refused(hot: Hot, ttl: tuple[int, int]) -> None:
+    """The compiled loop writes where it says."""
+    with pytest.raises(ValueError, match="a TTL"):
+        ready(hot("_batch_cy"), reply=bytes(19), ttls=(ttl,), until=5.0)
+
+
 def test_an_answer_ages_from_what_it_was_not_from_what_it_became(hot: Hot) -> None:
     """Asked at many moments, each answer has the TTL of its moment, to the second."""
     module = hot("_batch_cy")

@@ -232,6 +232,9 @@ def test_closing_tells_who_still_waits() -> None:
             ports.post(QUERY, unsent, PATIENCE)
             ports.close()
             assert [str(told) for told in sent.told + unsent.told] == ["closing", "closing"]
+            late = Waiting()
+            ports.post(QUERY, late, PATIENCE)
+            assert [str(told) for told in late.told] == ["closing"]
             await asyncio.sleep(0)
             assert len(server.asked) == 1
 
