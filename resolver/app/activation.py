@@ -69,6 +69,11 @@ class Manager:
         """Whether a socket of an address was handed over."""
         return any(held.place == (str(ip_address(host)), port, kind) for held in self._held)
 
+    def is_shared(self, host: str, port: int, kind: socket.SocketKind) -> bool:
+        """Whether a socket of an address comes from a socket unit, so that all workers have the same one."""
+        place = (str(ip_address(host)), port, kind)
+        return any(held.place == place and not held.is_kept for held in self._held)
+
     def take(self, host: str, port: int, kind: socket.SocketKind) -> socket.socket | None:
         """A socket of an address for one worker, or None: the worker wants one of its own.
 

@@ -38,6 +38,7 @@ from resolver.app.windows import preload
 from resolver.app.worker import WorkerSettings, exit_process, name_process
 from resolver.app.worker import main as worker_main
 from resolver.config import Config, PolicyZone
+from resolver.policy.client import Transport
 from resolver.policy.generation import GenerationError
 from resolver.policy.source import PolicyError
 from resolver.transport.sockets import BindError, bind_tcp, check_free
@@ -189,6 +190,12 @@ class Supervisor:
         self._config = config = machine.without_missing_loopback(self._config)
         wanted = listeners(config)
         for one in wanted:
+            is_quic = one.transport in (Transport.DOQ, Transport.DOH3)
+            if is_quic and self._manager.is_shared(one.endpoint.host, one.endpoint.port, one.kind):
+                raise BindError(
+                    f"the socket unit holds UDP {one.endpoint}, which workers can not share for QUIC; take it out of "
+                    "interdict.socket, the server opens it itself"
+                )
             if not self._manager.has(one.endpoint.host, one.endpoint.port, one.kind):
                 check_free(one.endpoint.host, one.endpoint.port, one.kind)
         if config.metrics.listen is not None:

@@ -43,7 +43,9 @@ _COLUMNS = ("name", "token", "group", "serial")  # of an inventory, as `interdic
     "--out", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path),
     help="Where the fresh tokens go: an inventory (CSV, mode 0600) for `interdict profile`.",
 )  # fmt: skip
-@click.option("--no-token", is_flag=True, help="Make no tokens: for devices that get certificates.")
+@click.option(
+    "--no-token", is_flag=True, help="Make no tokens: for devices that get certificates, or whose tokens the file has."
+)
 @click.option("--keep-going", is_flag=True, help="Take what is sound, though some lines are not.")
 @click.option("--dry-run", is_flag=True, help="Tell what would change, and change nothing.")
 @click.option(

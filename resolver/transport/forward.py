@@ -67,6 +67,7 @@ class UpstreamPorts:
         self._vectors = memoryview(self._out.vectors).cast("Q")  # base, length
         self._leaving: _Port | None = None  # by whose socket the queries that wait to be sent will go
         self._ready = 0
+        self._is_closed = False
         self.ignored = 0
 
     def post(self, query: bytes, waiter: Waiter, wait: float) -> None:
@@ -78,6 +79,9 @@ class UpstreamPorts:
             wait: Seconds.
         """
         port = self._leaving
+        if self._is_closed:
+            waiter.fail(OSError("closing"))
+            return
         if port is None:
             try:
                 port = self._leaving = self._draw()
@@ -128,7 +132,8 @@ class UpstreamPorts:
             done += count
 
     def close(self) -> None:
-        """Close the sockets; what still waits fails."""
+        """Close the sockets; what still waits fails, as does whatever is asked from now on."""
+        self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -26,6 +26,8 @@ _SUITES = ":".join(
     if signature == "ECDSA" or "CCM" not in cipher
 )
 ACCEPTS_A_TURN = 64  # connections taken in one go, before other events of the loop get their turn
+KERNEL_OCTETS = 32 * 1024  # of each buffer of a connection in the kernel, which doubles it: else it grows to megabytes
+UNREAD_OCTETS = 16 * 1024  # that wait undeciphered while a connection is not read from; by default 256 KiB
 
 
 class TlsError(Exception):
@@ -157,6 +159,8 @@ class TlsDoor:
         self._places = Places(loop, terms, now)
         self._tasks: set[asyncio.Task[None]] = set()
         self.failed = 0
+        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):  # who is accepted inherits them
+            sock.setsockopt(socket.SOL_SOCKET, option, KERNEL_OCTETS)
         sock.listen(TCP_BACKLOG)
         loop.add_reader(sock.fileno(), self._on_readable)
 
@@ -188,9 +192,10 @@ class TlsDoor:
 
     async def _shake(self, arrival: "_Arrival") -> None:
         try:
-            await self._loop.connect_accepted_socket(
+            transport, _ = await self._loop.connect_accepted_socket(
                 self._guest, arrival.sock, ssl=self._tls, ssl_handshake_timeout=self._terms.idle_timeout
             )
+            transport.set_read_buffer_limits(UNREAD_OCTETS)  # type: ignore[attr-defined]
         except (OSError, TimeoutError):  # of SSL too: its errors are OSErrors
             self.failed += 1
         finally:

@@ -94,6 +94,7 @@ class UdpServer:
         self._send_headers, self._send_vectors = _headers(rooms, is_6, needs_control)
         self._receive_at = _address(self._receive_headers)
         self._send_at = _address(self._send_headers)
+        self._received = memoryview(self._receive_headers).cast("I")
         self._receive_words = memoryview(self._receive_headers).cast("Q")
         self._send_words = memoryview(self._send_headers).cast("Q")
         self._vector_words = memoryview(self._send_vectors).cast("Q")
@@ -102,7 +103,7 @@ class UdpServer:
         self._batch = Batch(
             self._arena,
             self._names,
-            memoryview(self._receive_headers).cast("I"),
+            self._received,
             self._send_words,
             self._vector_words,
             counts,
@@ -146,7 +147,7 @@ class UdpServer:
 
     def _answer_passed(self, passed: list[int], ready: int) -> int:
         """Ask the roof for what the memo did not know; returns how many replies now stand ready."""
-        received = memoryview(self._receive_headers).cast("I")
+        received = self._received
         for i in passed:
             octets = received[16 * i + 14]
             if octets == SLOT_OCTETS:

@@ -201,21 +201,24 @@ def answers_of(covered: Covered) -> list[str]:
     return [rcode_of(reply) for reply in (*replies, covered.quic(question), covered.quic(question, path="/dns-query"))]
 
 
-def test_a_socket_unit_may_hold_the_encrypted_ports(tmp_path: Path, keeper: Keeper) -> None:
-    """Sockets that systemd opened, each known by its address and kind, are shared by the workers and answered on."""
+def test_a_socket_unit_may_hold_the_ports_of_tls(tmp_path: Path, keeper: Keeper) -> None:
+    """Sockets that systemd opened, each known by its address and kind, are shared by the workers and answered on.
+
+    Those of QUIC, which it has no lines for, the server opens itself.
+    """
     with encrypting(tmp_path) as made:
         for one in listeners(read(json.dumps(made.server.config), "interdict.yaml")):
+            if one.transport in (Transport.DOQ, Transport.DOH3):
+                continue
             family = socket.AF_INET6 if ":" in one.endpoint.host else socket.AF_INET
             with socket.socket(family, one.kind) as sock:
                 sock.bind((one.endpoint.host, one.endpoint.port))
                 if one.kind == socket.SOCK_STREAM:
                     sock.listen()
                 keeper.held.append(("interdict.socket", os.dup(sock.fileno())))
-        given = len(keeper.held)
         keeper.start(made.server)
 
         assert answers_of(made) == ["NXDOMAIN"] * 4
-        assert len(keeper.held) == given
 
 
 def test_the_encrypted_ports_are_kept_over_a_restart(tmp_path: Path, keeper: Keeper) -> None:

@@ -86,6 +86,16 @@ def banned(running: Running) -> None:
     assert "order ca-tbs-2023-10-30, app wechat" in reply["ede"][0]["text"]
 
 
+def certificate(folder: Path) -> dict[str, Path]:
+    """A certificate and its key, each in a file."""
+    pair = Certificates(folder).issue("dns.example.org").read_text()
+    found = {}
+    for name, text in zip(("key", "certificate"), re.split(r"(?=-----BEGIN CERT)", pair), strict=True):
+        found[name] = folder / f"{name}.pem"
+        found[name].write_text(text)
+    return found
+
+
 # ---- the container file ---------------------------------------------------------------------------------------------
 
 
@@ -178,7 +188,10 @@ def checkout(folder: Path) -> Path:
 
 
 def test_the_container_runs_as_nobody_on_a_read_only_root(make_root: MakeRoot, building: Build, tmp_path: Path) -> None:
-    """Its own steps make it; it answers, is found healthy, writes to its volume alone, and stops when told."""
+    """Its own steps make it; it answers, is found healthy, writes to its volume alone, and stops when told.
+
+    With a certificate it speaks every transport, on the usual ports, where the engine lets everybody have them.
+    """
     image = build((DEPLOY / "container/Containerfile").read_text(), checkout(tmp_path / "checkout"), make_root)
     assert int(image.user.split(":")[0]) > 0
     found = image.root.find(image.volumes[0])
@@ -186,6 +199,15 @@ def test_the_container_runs_as_nobody_on_a_read_only_root(make_root: MakeRoot, b
     volume = tmp_path / "volume"  # an engine gives a new volume the owner that the image's folder has
     volume.mkdir()
     shutil.chown(volume, found.stat().st_uid, found.stat().st_gid)
+    files = {name: f"/etc/interdict/tls/{name}.pem" for name in ("certificate", "key")}
+    for name, file in certificate(tmp_path).items():
+        image.root.put(file, files[name], (65532, 65532))
+    ports = {"dot": 853, "doh": 443, "doq": 853, "doh3": 443}
+    mounted = tmp_path / "interdict.yaml"
+    encrypted = {**files, **{transport: [f"0.0.0.0:{port}"] for transport, port in ports.items()}}
+    shipped = (DEPLOY / "container/interdict.yaml").read_text()
+    mounted.write_text(f"{shipped}\nencrypted: {json.dumps(encrypted)}\n")
+    image.root.put(mounted, "/etc/interdict/interdict.yaml")
 
     with image.root.started(
         *image.entrypoint,
@@ -194,8 +216,10 @@ def test_the_container_runs_as_nobody_on_a_read_only_root(make_root: MakeRoot, b
         user=image.user,
         read_only=True,
         writable={image.volumes[0]: volume},
+        low_ports=True,
     ) as running:
         banned(running)
+        assert all(f"{transport} 0.0.0.0:{port}" in running.said() for transport, port in ports.items())
         assert "compiled" in running.said()
         running.run("test", "-r", image.env["OPENSSL_CONF"])
         running.run(*image.healthcheck)
@@ -290,6 +314,7 @@ def test_the_debian_package_comes_runs_is_upgraded_and_goes(make_root: MakeRoot,
     root.run(*install, "/srv/interdict.deb", online=True)
     before = root.run("interdict", "--version")
     assert "compiled" in before
+    assert root.run("stat", "-c", "%U %a", "/usr/libexec/interdict/certbot-hook").split() == ["root", "755"]
     root.run("interdict", "check")
     assert root.run("stat", "-c", "%U %G %a", "/var/lib/interdict").split() == ["interdict", "interdict", "750"]
     with serve(root, PACKAGED_UNIT) as running:
@@ -393,11 +418,8 @@ def test_the_ansible_role_installs_and_changes_nothing_twice(
     Certificate and key are the service's to read, and nobody else's.
     """
     root = make_root()
-    (tmp_path / "authority").mkdir()
-    pair = Certificates(tmp_path / "authority").issue("dns.example.org").read_text()
-    for name, text in zip(("key", "certificate"), re.split(r"(?=-----BEGIN CERT)", pair), strict=True):
-        (tmp_path / name).write_text(text)
-        root.put(tmp_path / name, f"/srv/{name}.pem")
+    for name, file in certificate(tmp_path).items():
+        root.put(file, f"/srv/{name}.pem")
     root.put(DEPLOY / "ansible", "/srv/ansible")
     root.put(package, "/srv/interdict.deb")
     play = ["ansible-playbook", "-i", "localhost,", "-c", "local", "/srv/ansible/site.yml", "-e"]
