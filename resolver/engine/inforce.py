@@ -9,6 +9,7 @@ device is never learned.
 
 from dataclasses import dataclass, replace
 
+from resolver.engine.ready import SaidBefore
 from resolver.hot._batch_cy import ViewMemo
 from resolver.policy.client import Client
 from resolver.policy.generation import Generation, View
@@ -72,6 +73,7 @@ class PolicyInForce:
         self._ready_answers = ready_answers
         self._identity = identity or IdentityTerms()
         self.register = NO_DEVICES
+        self.said = SaidBefore(ready_answers)
         self.swap(generation, at)
 
     def swap(self, generation: Generation, at: float) -> None:
@@ -81,6 +83,7 @@ class PolicyInForce:
         self._before_count = 0  # answers that may be learned before it is counted again how many are held
         self._memos: dict[View, ViewMemo] = {}
         self.until = generation.next_transition(at)
+        self.said.forget()
         self._forget_sources()
 
     def enrol(self, register: Register) -> None:
@@ -138,6 +141,7 @@ class PolicyInForce:
     def _forget(self) -> None:
         self._views.clear()
         self._memos.clear()
+        self.said.forget()
         self._forget_sources()
 
     def _forget_sources(self) -> None:

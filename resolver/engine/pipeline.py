@@ -1,5 +1,6 @@
-"""THE path of a query. Every query walks it, by whatever transport it came; only a datagram that repeats one answered
-before is answered earlier, by the hot memo, with the very octets that were learned here.
+"""THE path of a query. Every query walks it, by whatever transport it came; only one that repeats another answered
+before is answered earlier, from what was learned here and with the very octets: a datagram by the hot memo, a message
+over a connection by `ready.py`.
 
 The order of the steps is the product's promise, so it is argued beside the lines. `begin` goes as far as one can go
 without waiting; then `finish` waits for an upstream, or `busy` answers where there is no room to wait. A reply is
@@ -16,6 +17,7 @@ from resolver.engine.covered import Coverage, CoveringOrder, covered
 from resolver.engine.delegation import NameServers
 from resolver.engine.forwarder import Clock, Forwarder, Told, UpstreamError
 from resolver.engine.inforce import PolicyInForce, Standing
+from resolver.engine.ready import Said, is_repeated
 from resolver.engine.special import WHOAMI, SpecialNames
 from resolver.engine.substitute import alias_target, policy_answer, rewritten_answer
 from resolver.engine.templates import learn_template
@@ -111,7 +113,17 @@ class Pipeline:
 
     def begin(self, packet: bytes, client: Client) -> "bytes | Wanted | None":
         """Answer a message, or say what is wanted of an upstream first."""
-        # 2. What was asked? Before anything else, since whatever can not be read can not be judged, and what is no
+        # Who asks? Found out for each message, so that whoever was revoked is not told again what it was told before.
+        at = self._clock.at()
+        standing = self._standing_of(client, at)
+        view = None
+        if not standing.refusal:
+            view = self._policy.view_of(standing, at)
+            said = self._policy.said.find(view, standing.client, packet, self._clock.now())
+            if said is not None:
+                return self._again(said, packet, standing, at)
+
+        # 2. What was asked? Before all that follows, since whatever can not be read can not be judged, and what is no
         # query (a response, a fragment of a header) must get silence from every later step.
         try:
             query = read_query(packet)
@@ -121,10 +133,8 @@ class Pipeline:
                 return None
             return self._reply(packet, client, error.query, error_answer(error.rcode), None, None, "error")
 
-        # Who asks? Before policy, so that a stranger can not find out by asking whom an order binds.
-        at = self._clock.at()
-        standing = self._standing_of(client, at)
-        if standing.refusal:
+        # Before policy, so that a stranger can not find out by asking whom an order binds.
+        if view is None:
             return self._refuse(packet, client, query, standing)
         client = standing.client
         if standing.number >= 0:
@@ -132,7 +142,6 @@ class Pipeline:
 
         # 3. What does policy say? Before special names, cache and upstreams: a settled verdict goes nowhere else, and
         # that of an order is the same for every QTYPE and class, so that no HTTPS or CHAOS question is a way round.
-        view = self._policy.view_of(standing, at)
         verdict = _as_carried(judge_query(query.qname, view, query.qtype), client)
         if verdict is not None and is_settled(verdict, view):
             return self._enforce(packet, client, query, view, verdict)
@@ -170,6 +179,16 @@ class Pipeline:
             return self._stale(wanted)
         self._count_cache("miss")
         return wanted
+
+    def _again(self, said: Said, packet: bytes, standing: Standing, at: float) -> bytes:
+        """Say what was said before to the same message; count and record it as it was then."""
+        if standing.number >= 0:
+            self._seen(standing.number, at)
+        self._cells.counts[said.cell] += 1
+        if said.hit_prefix:
+            stamp = int(at * 1_000_000).to_bytes(8, "little")
+            self._spool(said.hit_prefix + stamp + standing.client.sockaddr + said.hit_tail, 1, at)
+        return packet[:2] + said.reply
 
     def coverage(self, client: Client) -> Coverage:
         """What is known of a client, and which orders bind it now."""
@@ -428,33 +447,25 @@ class Pipeline:
         if verdict is not None and view is not None and verdict.is_hit:
             template = self._record(client, query, view, verdict, answer.rcode)
 
-        # What the memo may learn: datagrams without options (a cookie or padding makes each one unlike any other), of
-        # allowed clients, with an answer that only its expiry or a policy change ends.
-        if client.over_udp and view is not None and not query.has_options:
-            if entry is None:
-                lasting = lasting and source in ("policy", "special")
-            else:
-                # What name servers had a part in may change before the answer expires.
-                lasting = source in ("cache", "upstream") and bool(ttls) and entry.expires > entry.stored
-                lasting = lasting and (not view.follows_nameservers or _is_free(verdict))
-            if lasting:
-                memo = self._policy.memo_of(client, view)
-                if memo is not None:
-                    cell = self._query_cell(client, group, query, answer.rcode, "ready", verdict)
-                    memo.put(
-                        packet[2:],
-                        Ready(
-                            said,
-                            cell,
-                            entry.expires if entry is not None else NEVER,
-                            entry.stored if entry is not None else 0.0,
-                            ttls,
-                            template.prefix if template else b"",
-                            template.tail if template else b"",
-                        ),
-                    )
-                    if verdict is not None and template is not None:
-                        learn_template(memo, view, query, verdict, reply, template, cell)
+        # What may be said again unchanged: an answer to an allowed client that only its expiry or a policy change ends.
+        if view is not None and entry is None:
+            lasting = lasting and source in ("policy", "special")
+        elif view is not None and entry is not None:
+            # What name servers had a part in may change before the answer expires.
+            lasting = source in ("cache", "upstream") and bool(ttls) and entry.expires > entry.stored
+            lasting = lasting and (not view.follows_nameservers or _is_free(verdict))
+        if lasting and view is not None:
+            cell = self._query_cell(client, group, query, answer.rcode, "ready", verdict)
+            prefix, tail = (template.prefix, template.tail) if template is not None else (b"", b"")
+            until, stored = (entry.expires, entry.stored) if entry is not None else (NEVER, 0.0)
+            if not client.over_udp:
+                if is_repeated(query):
+                    self._policy.said.put(view, client, packet, Said(said, cell, until, stored, ttls, prefix, tail))
+            # Datagrams without options: a cookie makes each one unlike any other.
+            elif not query.has_options and (memo := self._policy.memo_of(client, view)) is not None:
+                memo.put(packet[2:], Ready(said, cell, until, stored, ttls, prefix, tail))
+                if verdict is not None and template is not None:
+                    learn_template(memo, view, query, verdict, reply, template, cell)
         return out
 
     def _identity(self, query: Query) -> bytes:

@@ -2,5 +2,6 @@
 
 The rooms, from below: `machine` (cores, processes, memory, from /proc), `work` (what is asked and what is right),
 `servers` (how each is configured and started), `load` (the generator, and one measured run), `report` (medians and
-ratios to the floor), `command` (rounds, and the command line); `names` is a command of its own, about long lists.
+ratios to the floor), `command` (rounds, and the command line). `names` and `encrypted` are commands of their own, about
+long lists and about encryption; `quic_client` is a program that the latter runs.
 """

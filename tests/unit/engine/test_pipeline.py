@@ -1074,7 +1074,8 @@ def test_a_recognised_device_is_held_to_its_groups_orders_and_its_hits_carry_its
     assert run(built.clock, story()) == [dns.rcode.NXDOMAIN, dns.rcode.NOERROR]
     (hit,) = built.hits()
     assert (hit.device, hit.group, hit.transport) == ("phone-7", "phones", "doh")
-    assert [key[:2] for key in built.counts("query")] == [("doh", "phones"), ("doh", "everyone")]
+    asked = [key[:2] for key, count in built.counts("query").items() if count]
+    assert asked == [("doh", "phones"), ("doh", "everyone")]
 
 
 def test_who_shows_a_token_in_vain_is_refused_and_counted() -> None:
