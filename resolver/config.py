@@ -253,6 +253,9 @@ class Encrypted(Document):
     client_authorities: ShortText | None = _option(
         None, "Certificates (PEM) of who vouches for devices; clients may then show one (DoT and DoH)."
     )
+    client_certificates: tuple[Literal["dot", "doh"], ...] = _option(
+        ["dot", "doh"], "Where clients are asked for one; Chromium speaks no DoH to a server that asks."
+    )
     addresses: tuple[Address, ...] = _option([], "Addresses that devices reach it at, told by discovery (RFC 9462).")
     connections: StrictInt = _option(1024, "Open connections of each kind a worker.", ge=1, le=1 << 20)
     per_client: StrictInt = _option(64, "The same from one address; 0 for no limit.", ge=0, le=1 << 20)

@@ -7,6 +7,7 @@ session tickets are made with. Each worker looks after the files of the certific
 import os
 import socket
 import ssl
+from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -96,13 +97,20 @@ class Certificate:
             of the one before.
     """
 
-    def __init__(self, certificate: Path, key: Path, client_authorities: Path | None) -> None:
+    def __init__(
+        self,
+        certificate: Path,
+        key: Path,
+        client_authorities: Path | None,
+        asking: Collection[Transport] = (Transport.DOT, Transport.DOH),
+    ) -> None:
         """Read it for the first time.
 
         Args:
             certificate: The chain, PEM.
             key: Its private key, PEM.
             client_authorities: Who may vouch for devices, PEM; None: clients are asked for no certificate.
+            asking: The transports by which they are.
 
         Raises:
             TlsError: A file can not be used.
@@ -111,7 +119,8 @@ class Certificate:
         self._files = certificate, key
         self._seen = self._stamps()
         self.contexts: dict[Transport, ssl.SSLContext] = {
-            transport: server_context(alpn, client_authorities) for transport, alpn in _ALPN.items()
+            transport: server_context(alpn, client_authorities if transport in asking else None)
+            for transport, alpn in _ALPN.items()
         }
         self.chain = self._load()
 
@@ -125,10 +134,9 @@ class Certificate:
         encrypted = config.encrypted
         if encrypted.certificate is None or encrypted.key is None:
             return None
-        authorities = encrypted.client_authorities
-        return cls(
-            _path(encrypted.certificate), _path(encrypted.key), None if authorities is None else _path(authorities)
-        )
+        authorities = None if encrypted.client_authorities is None else _path(encrypted.client_authorities)
+        asking = [Transport(name) for name in encrypted.client_certificates]
+        return cls(_path(encrypted.certificate), _path(encrypted.key), authorities, asking)
 
     def renew(self) -> bool:
         """Read the files again where they changed; whether there is a new certificate. What can not be used is left.

@@ -289,8 +289,9 @@ class Forwarder:
         if reply.truncated or is_failure(answer.rcode):
             self.persist(question, reply)
             return
-        answer = self._answered(upstream, answer, self._clock.now() - question.started)
-        self._settle(question, self._cache.put(question.key, answer, self._clock.now()))
+        now = self._clock.now()
+        answer = self._answered(upstream, answer, now - question.started)
+        self._settle(question, self._cache.put(question.key, answer, now))
 
     def persist(self, question: _Question, outcome: Reply | OSError | None) -> None:
         """Go on in a task.

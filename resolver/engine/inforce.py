@@ -16,6 +16,7 @@ from resolver.policy.generation import Generation, View
 from resolver.policy.register import Means, Register, Unknown, identify, write_register
 
 _MAX_SOURCES = 65536  # client addresses whose memo is known; with more, the table starts anew
+_MAX_PLACES = 8192  # clients of which it is known by heart where they belong; with more, it is found out anew
 _MAX_VIEWS = 4096  # as many as groups, unless exemptions or rules on client addresses set many clients apart
 
 NO_DEVICES = Register(memoryview(write_register((), 0)))
@@ -80,6 +81,7 @@ class PolicyInForce:
         """Put a generation in force in place of the one before."""
         self.generation = generation
         self._views: dict[tuple[int, int, str], View] = {}
+        self._places: dict[tuple[str | None, bytes], tuple[int, int, str]] = {}
         self._before_count = 0  # answers that may be learned before it is counted again how many are held
         self._memos: dict[View, ViewMemo] = {}
         self.until = generation.next_transition(at)
@@ -107,25 +109,35 @@ class PolicyInForce:
         Who shows something that holds is answered wherever it asks from; everybody else from allowed networks alone.
         """
         generation = self.generation
-        group, pocket = generation.client_of(client.address)
+        group, pocket, refusal = self._place_of(client)
         found = identify(client.credentials, self.register, self._identity.zones, at)
         if found is None:
-            if client.listener is not None:
-                group = generation.number_of_group(client.listener)
-            return Standing(client, group, pocket, refusal=self._stranger_to_us(client))
+            return Standing(client, group, pocket, refusal=refusal)
         if isinstance(found, Unknown):
             if self._identity.unknown is None:
                 return Standing(client, -1, pocket, stranger=found.means, refusal="device is not known")
             group = generation.number_of_group(self._identity.unknown)
-            return Standing(client, group, pocket, stranger=found.means, refusal=self._stranger_to_us(client))
+            return Standing(client, group, pocket, stranger=found.means, refusal=refusal)
         known = replace(client, device=found.name)
         group = generation.number_of_group(found.group)
         # Without its group nothing says what it is held to; to let it pass would be the one wrong answer.
         refusal = "" if group >= 0 else "the device's group is not configured"
         return Standing(known, group, pocket, found.number, refusal=refusal)
 
-    def _stranger_to_us(self, client: Client) -> str:
-        return "" if self.generation.is_allowed(client.address) else "client address is not allowed"
+    def _place_of(self, client: Client) -> tuple[int, int, str]:
+        """What a client counts as by listener and network: group, pocket, and why it gets no answer."""
+        key = client.listener, client.address
+        place = self._places.get(key)
+        if place is None:
+            if len(self._places) >= _MAX_PLACES:
+                self._places.clear()
+            generation = self.generation
+            group, pocket = generation.client_of(client.address)
+            if client.listener is not None:
+                group = generation.number_of_group(client.listener)
+            refusal = "" if generation.is_allowed(client.address) else "client address is not allowed"
+            place = self._places[key] = group, pocket, refusal
+        return place
 
     def view_of(self, standing: Standing, at: float) -> View:
         """The view of a client by its standing."""
@@ -164,9 +176,7 @@ class PolicyInForce:
         """
         if not self._ready_answers or client.credentials is not None or view.generation is not self.generation:
             return None
-        group, pocket = self.generation.client_of(client.address)
-        if client.listener is not None:
-            group = self.generation.number_of_group(client.listener)
+        group, pocket, _ = self._place_of(client)
         if self._views.get((group, pocket, "")) is not view:
             return None
         memo = self._memos.get(view)

@@ -93,6 +93,8 @@ class SpecialNames:
             self._found_at.add(discovery.by_name)
             self._zones[discovery.by_name] = _Kind.DISCOVERY
         self._zones.update(dict.fromkeys(forward, _Kind.FORWARD))
+        # Most names end as none of these does, and that is quickly seen.
+        self._tops = tuple({_top(zone) for zone in self._zones})
         self._chaos = {
             names.from_text("id.server"): identity,
             names.from_text("hostname.bind"): identity,
@@ -124,6 +126,8 @@ class SpecialNames:
         return None
 
     def _find(self, qname: bytes) -> tuple[_Kind, int]:
+        if not qname.endswith(self._tops):
+            return _Kind.FORWARD, 0
         i = 0
         while (n := qname[i]) != 0:
             kind = self._zones.get(qname[i:])
@@ -140,6 +144,14 @@ class SpecialNames:
             return Answer(int(Rcode.NOERROR))
         text = text.encode()[:_STRING_OCTETS].decode("utf-8", "ignore")
         return records_answer([(Rtype.TXT, rdata(Rtype.TXT, text))], 0, rclass=Rclass.CH)
+
+
+def _top(zone: bytes) -> bytes:
+    """The last label of a name, with the root's; of the root that alone."""
+    i = 0
+    while zone[i] and zone[i + zone[i] + 1]:
+        i += zone[i] + 1
+    return zone[i:]
 
 
 def _answer(kind: _Kind, query: Query, offset: int) -> Answer:

@@ -37,7 +37,6 @@ _TABLES = ("names", "nameservers")
 _ROOT = b"\0"
 _Arrays = dict[str, memoryview]
 _BROKEN = "the generation file does not match its seal: it was damaged; compile it again"
-_MAX_KNOWN = 8192  # addresses whose network is known by heart; with more, they are found out anew
 _DAMAGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
@@ -61,7 +60,6 @@ class NetworkTable:
             bits: [(bits - prefix, by_prefix[bits, prefix]) for width, prefix in order if width == bits]
             for bits in (32, 128)
         }
-        self._known: dict[bytes, tuple[int, int]] = {}
 
     def find(self, address: bytes) -> int:
         """The number of the longest network that holds the address (4 or 16 octets), or -1."""
@@ -69,14 +67,6 @@ class NetworkTable:
 
     def longest(self, address: bytes) -> tuple[int, int]:
         """The number of the longest network that holds the address, and its prefix length; (-1, -1) for none."""
-        found = self._known.get(address)
-        if found is None:
-            if len(self._known) >= _MAX_KNOWN:
-                self._known.clear()
-            found = self._known[address] = self._longest(address)
-        return found
-
-    def _longest(self, address: bytes) -> tuple[int, int]:
         value = int.from_bytes(address, "big")
         bits = len(address) * 8
         for shift, keys in self._levels[bits]:

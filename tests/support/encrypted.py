@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -123,14 +123,9 @@ class Covered:
 
     def quic(self, packet: bytes, name: str = NAME, path: str | None = None, source: str = "127.0.0.1") -> bytes:
         """The reply over QUIC: by DoQ, or where there is a path, by HTTP/3."""
-        papers = Papers(b"", b"", self.authority.ca_file.read_bytes())
 
         async def talk() -> bytes:
-            alpn, transport = ("doq", Transport.DOQ) if path is None else ("h3", Transport.DOH3)
-            visitor = Visitor(alpn, papers, server_name=name)
-            try:
-                await visitor.connect(self.ports[transport], source=source)
-                await visitor.connected()
+            async with self._visitor("doq" if path is None else "h3", name, source) as visitor:
                 if path is None:
                     # Its message id is 0 (RFC 9250 §4.2.1).
                     stream = await visitor.answered(visitor.ask(b"\0\0" + packet[2:]))
@@ -143,12 +138,30 @@ class Covered:
                 stream = await visitor.answered(visitor.request(fields, packet))
                 assert stream.headers[b":status"] == b"200"
                 return bytes(stream.content)
-            finally:
-                visitor.quic.close()  # one that is merely gone is waited for when the server stops
-                visitor.transmit()
-                visitor.hang_up()
 
         return asyncio.run(talk())
+
+    def quic_serial(self) -> int:
+        """Of the certificate that is shown over QUIC."""
+
+        async def look() -> int:
+            async with self._visitor("doq", NAME, "127.0.0.1") as visitor:
+                shown = visitor.quic.tls._peer_certificate
+                assert shown is not None
+                return shown.serial_number
+
+        return asyncio.run(look())
+
+    @contextlib.asynccontextmanager
+    async def _visitor(self, alpn: str, name: str, source: str) -> AsyncIterator[Visitor]:
+        visitor = Visitor(alpn, Papers(b"", b"", self.authority.ca_file.read_bytes()), server_name=name)
+        try:
+            await visitor.connect(self.ports[Transport.DOQ if alpn == "doq" else Transport.DOH3], source=source)
+            yield await visitor.connected()
+        finally:
+            visitor.quic.close()  # one that is merely gone is waited for when the server stops
+            visitor.transmit()
+            visitor.hang_up()
 
     def pss(self) -> dict[str, int]:
         """The memory of each worker, in octets: shared pages by their share."""

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import ssl
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -101,6 +102,17 @@ def test_a_certificate_is_read_again_when_it_changed_and_only_then(tmp_path: Pat
     assert held.renew()
     assert held.chain.certificate == new
     assert held.chain.expires - first.expires > 80 * 86400
+
+
+def test_clients_are_asked_for_a_certificate_where_the_configuration_says(tmp_path: Path) -> None:
+    """Chromium ends every handshake of DoH in which it is asked."""
+    path = Certificates(tmp_path).issue("dns.example.org")
+    text = ENCRYPTED.replace("c.pem", str(path)) + f"  client_authorities: {path}\n"
+    for more, asked in (("", {"dot", "doh"}), ("  client_certificates: [dot]\n", {"dot"})):
+        held = Certificate.of(read(text + more))
+        assert held is not None
+        modes = {transport.value for transport, tls in held.contexts.items() if tls.verify_mode == ssl.CERT_OPTIONAL}
+        assert modes == asked
 
 
 def test_without_a_certificate_nothing_is_encrypted() -> None:
