@@ -512,3 +512,23 @@ def test_a_client_is_told_that_its_connection_is_gone() -> None:
             assert len(d.server) == 0
 
     play(story())
+
+
+def test_a_client_that_is_gone_holds_no_stop_up() -> None:
+    """What was said to it is never acknowledged; it is waited for a moment, and not for all the patience there is."""
+
+    async def story() -> float:
+        async with doors() as d:
+            gone = await d.visit()
+            gone.ask(LATER)
+            await condition(lambda: len(d.answerer.waiting) == 1)
+            gone.hang_up()
+            d.answerer.release()
+            (connection,) = d.server.connections
+            assert connection.is_waited_for
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            await d.server.close(30.0)
+            return loop.time() - begun
+
+    assert play(story()) < 15.0
