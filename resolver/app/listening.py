@@ -6,7 +6,6 @@ session tickets are made with. Each worker looks after the files of the certific
 
 import os
 import socket
-import ssl
 from collections.abc import Collection
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -17,7 +16,7 @@ from resolver.engine.discovery import Discovery
 from resolver.policy.client import Transport
 from resolver.policy.values import Endpoint
 from resolver.transport.sockets import bind_tcp, bind_udp
-from resolver.transport.tls import TlsError, load_certificate, server_context
+from resolver.transport.tls import ServerContext, TlsError, load_certificate, server_context
 from resolver.wire import name as names
 
 _DATAGRAMS = (Transport.UDP, Transport.DOQ, Transport.DOH3)
@@ -117,10 +116,10 @@ class Certificate:
         """
         self.reset_key = os.urandom(32)
         self._files = certificate, key
+        self._authorities = {transport: client_authorities if transport in asking else None for transport in _ALPN}
         self._seen = self._stamps()
-        self.contexts: dict[Transport, ssl.SSLContext] = {
-            transport: server_context(alpn, client_authorities if transport in asking else None)
-            for transport, alpn in _ALPN.items()
+        self.contexts: dict[Transport, ServerContext] = {
+            transport: server_context(alpn, self._authorities[transport]) for transport, alpn in _ALPN.items()
         }
         self.chain = self._load()
 
@@ -159,20 +158,23 @@ class Certificate:
             except OSError:
                 found.append(None)
             else:
-                found.append((status.st_ino, status.st_mtime_ns, status.st_size))
+                found.append((status.st_ino, status.st_ctime_ns, status.st_size))  # of the mode as well
         return tuple(found)
 
     def _load(self) -> Chain:
         from cryptography import x509  # only where something is encrypted: it imports much
 
         certificate, key = self._files
-        for context in self.contexts.values():
+        fresh = {transport: server_context(alpn, self._authorities[transport]) for transport, alpn in _ALPN.items()}
+        for context in fresh.values():
             load_certificate(context, certificate, key)
         try:
             chain, secret = certificate.read_bytes(), key.read_bytes()
             expires = x509.load_pem_x509_certificate(chain).not_valid_after_utc.timestamp()
         except (OSError, ValueError) as error:
             raise TlsError(f"{certificate} can not be used ({error}); it must hold certificates in PEM") from None
+        for transport, context in fresh.items():
+            self.contexts[transport].shown = context
         return Chain(chain, secret, expires)
 
 

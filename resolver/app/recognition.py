@@ -4,7 +4,7 @@ import mmap
 from pathlib import Path
 
 from resolver.engine.inforce import NO_DEVICES
-from resolver.policy.register import Register
+from resolver.policy.register import Register, RegisterError
 
 REGISTER_NAME = "devices"  # in the state folder's `run`
 
@@ -35,5 +35,11 @@ class RegisterFile:
         self._seen = stamp
         if stamp is None:
             return NO_DEVICES
-        with self._path.open("rb") as file:
-            return Register(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+        try:
+            with self._path.open("rb") as file:
+                return Register(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+        except OSError:
+            self._seen = (0, 0)  # nothing is wrong with the file itself: it is tried again
+            raise
+        except ValueError:
+            raise RegisterError("the register of devices is empty: `interdict device list` makes it again") from None

@@ -69,7 +69,7 @@ class WindowTerms:
             in_flight=encrypted.in_flight,
             handshake_timeout=encrypted.handshake_timeout,
             path=encrypted.path,
-            alt_svc=encrypted.doh3[0].port if encrypted.doh3 else None,
+            alt_svc=_http3_port(config),
             proxies=tuple(str(network) for network in config.proxies),
         )
 
@@ -80,6 +80,12 @@ class WindowTerms:
             Transport.TCP: self.tcp.places.idle_timeout,
             Transport.DOT: self.dot.places.idle_timeout,
         }
+
+
+def _http3_port(config: Config) -> int | None:
+    """The port of HTTP/3 that DoH tells of: not one whose clients belong to a group of its own."""
+    of_groups = {endpoint for group in config.groups for endpoint in group.listeners}
+    return next((endpoint.port for endpoint in config.encrypted.doh3 if endpoint not in of_groups), None)
 
 
 class Windows:

@@ -109,6 +109,8 @@ class PolicyInForce:
         Who shows something that holds is answered wherever it asks from; everybody else from allowed networks alone.
         """
         generation = self.generation
+        if client.device:
+            client = replace(client, device="")  # as it was recognised before; it may be so no longer
         group, pocket, refusal = self._place_of(client)
         found = identify(client.credentials, self.register, self._identity.zones, at)
         if found is None:
@@ -117,12 +119,18 @@ class PolicyInForce:
             if self._identity.unknown is None:
                 return Standing(client, -1, pocket, stranger=found.means, refusal="device is not known")
             group = generation.number_of_group(self._identity.unknown)
+            refusal = self._stranger_to_us(client)
+            if group < 0:
+                refusal = "the group of unknown devices is not configured"
             return Standing(client, group, pocket, stranger=found.means, refusal=refusal)
         known = replace(client, device=found.name)
         group = generation.number_of_group(found.group)
         # Without its group nothing says what it is held to; to let it pass would be the one wrong answer.
         refusal = "" if group >= 0 else "the device's group is not configured"
         return Standing(known, group, pocket, found.number, refusal=refusal)
+
+    def _stranger_to_us(self, client: Client) -> str:
+        return "" if self.generation.is_allowed(client.address) else "client address is not allowed"
 
     def _place_of(self, client: Client) -> tuple[int, int, str]:
         """What a client counts as by listener and network: group, pocket, and why it gets no answer."""
@@ -135,7 +143,9 @@ class PolicyInForce:
             group, pocket = generation.client_of(client.address)
             if client.listener is not None:
                 group = generation.number_of_group(client.listener)
-            refusal = "" if generation.is_allowed(client.address) else "client address is not allowed"
+            refusal = self._stranger_to_us(client)
+            if client.listener is not None and group < 0:
+                refusal = "the listener's group is not configured"
             place = self._places[key] = group, pocket, refusal
         return place
 

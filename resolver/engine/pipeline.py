@@ -139,6 +139,7 @@ class Pipeline:
         client = standing.client
         if standing.number >= 0:
             self._seen(standing.number, at)
+        self._count_stranger(standing)
 
         # 3. What does policy say? Before special names, cache and upstreams: a settled verdict goes nowhere else, and
         # that of an order is the same for every QTYPE and class, so that no HTTPS or CHAOS question is a way round.
@@ -148,7 +149,9 @@ class Pipeline:
 
         # Names that stay here. Before the RD check, since these answers need nobody else. A verdict that only waits for
         # an answer acts where none will come.
-        answer, source = self._special.answer(query, lambda: covered(self.coverage(client))), "special"
+        # Who comes by a listener of a group would leave the group by what he discovers.
+        answer = self._special.answer(query, lambda: covered(self.coverage(client)), discovers=client.listener is None)
+        source = "special"
         if answer is None and not query.flags & RD:
             # A forwarder has nothing of its own to say to "do not recurse", and what others asked is not told
             # (cache snooping). RFC 8914 §4.21.
@@ -157,8 +160,8 @@ class Pipeline:
         if answer is not None:
             if verdict is not None and not verdict.passes:
                 return self._enforce(packet, client, query, view, verdict)
-            # Who asks is told to nobody else, nor told again.
-            lasting = query.qname != WHOAMI
+            # Who asks is told to nobody else, nor told again; and discovery is not for all clients of a view.
+            lasting = query.qname != WHOAMI and query.qtype != Rtype.SVCB
             return self._reply(packet, client, query, answer, view, verdict, source, lasting=lasting)
 
         # 4. Do we know? The cache stands behind policy and is judged again on the way out.
@@ -184,6 +187,7 @@ class Pipeline:
         """Say what was said before to the same message; count and record it as it was then."""
         if standing.number >= 0:
             self._seen(standing.number, at)
+        self._count_stranger(standing)
         self._cells.counts[said.cell] += 1
         if said.hit_prefix:
             stamp = int(at * 1_000_000).to_bytes(8, "little")
@@ -211,8 +215,8 @@ class Pipeline:
             group=group,
             transport=client.transport,
             orders=orders,
-            generation=self._policy.generation.label,
-            node=self._node,
+            generation="" if standing.refusal else self._policy.generation.label,
+            node="" if standing.refusal else self._node,
             at=at,
         )
 
@@ -328,6 +332,8 @@ class Pipeline:
             if standing.refusal:
                 return self._refuse(wanted.packet, wanted.client, query, standing)
             view = self._policy.view_of(standing, at)
+            if standing.client.device != wanted.client.device:
+                wanted = replace(wanted, client=standing.client)
         if view is not wanted.view:
             verdict = _as_carried(judge_query(query.qname, view, query.qtype), wanted.client)
             wanted, name_servers = replace(wanted, view=view, verdict=verdict), None  # found as the old view wants them
@@ -344,9 +350,12 @@ class Pipeline:
         self._policy.turn(at)
         return self._policy.standing_of(client, at)
 
-    def _refuse(self, packet: bytes, client: Client, query: Query, standing: Standing) -> bytes:
+    def _count_stranger(self, standing: Standing) -> None:
         if standing.stranger is not None:
             self._cells.counts[self._cells.index("unknown_devices", standing.stranger)] += 1
+
+    def _refuse(self, packet: bytes, client: Client, query: Query, standing: Standing) -> bytes:
+        self._count_stranger(standing)
         refusal = error_answer(Rcode.REFUSED, ExtendedError(Ede.PROHIBITED, standing.refusal))
         return self._reply(packet, client, query, refusal, None, None, "error")
 

@@ -103,12 +103,15 @@ class SpecialNames:
         }
         self._generation = generation
 
-    def answer(self, query: Query, whoami: Callable[[], tuple[str, ...]] = tuple) -> Answer | None:
+    def answer(
+        self, query: Query, whoami: Callable[[], tuple[str, ...]] = tuple, *, discovers: bool = True
+    ) -> Answer | None:
         """The answer to a question that is never forwarded, or None.
 
         Args:
             query: What is asked.
             whoami: Tells what is known of who asks, a text a record; called for no other name. Nothing: no records.
+            discovers: Whether the client is told of the encrypted transports.
         """
         if query.qclass == Rclass.CH:
             return self._chaos_answer(query)
@@ -116,7 +119,7 @@ class SpecialNames:
             return error_answer(Rcode.NOTIMP)
         kind, offset = self._find(query.qname)
         if kind is not _Kind.FORWARD:
-            if query.qtype == Rtype.SVCB and query.qname in self._found_at and self._found is not None:
+            if discovers and query.qtype == Rtype.SVCB and query.qname in self._found_at and self._found is not None:
                 return self._found
             if query.qname == WHOAMI:
                 return _whoami_answer(query, offset, whoami)

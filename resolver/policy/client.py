@@ -4,6 +4,7 @@ A transport makes one `Client` a connection (of HTTP, one for each path and auth
 it in with every message; whose device it is, `register.py` finds out.
 """
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -33,12 +34,14 @@ class Credentials:
         path_token: What followed the path of DoH.
         bearer: The bearer token of the HTTP authorization (RFC 6750 §2.1).
         server_name: The name that it called us by in TLS (RFC 6066 §3), in lower case.
+        until: When its certificate ends, in Unix seconds: a connection, or a session that is resumed, may outlive it.
     """
 
     certificate: tuple[str, ...] = ()
     path_token: str | None = None
     bearer: str | None = None
     server_name: str | None = None
+    until: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)

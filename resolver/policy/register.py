@@ -253,6 +253,8 @@ def identify(
     if credentials is None:
         return None
     if credentials.certificate:
+        if at >= credentials.until:
+            return Unknown(Means.CERTIFICATE)
         # One certificate may carry several names; the first that is known decides, in the order in which they come.
         for name in credentials.certificate:
             device = register.find(Proof.CERTIFICATE, name, at)

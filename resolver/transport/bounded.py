@@ -193,6 +193,12 @@ class BoundedQuic(QuicConnection):
         if space is not None and space.ack_at is not None:
             space.ack_at = now
 
+    def let_go(self) -> None:
+        """Be of no more use: drop what the library's objects know of each other."""
+        if hasattr(self, "tls"):
+            vars(self.tls).clear()
+        vars(self).clear()
+
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
         self.tls._max_early_data = None

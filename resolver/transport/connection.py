@@ -252,6 +252,13 @@ class Connection:
             self._window.by_id.pop(label, None)
         self._labels.clear()
         self._in_flight.clear()
+        # Not at once: the library may be the one that tells us.
+        self._server.loop.call_soon(self._let_go)
+
+    def _let_go(self) -> None:
+        """Untie what holds each other, so that the memory is free now and not when cycles are looked for."""
+        self._speaker = None
+        self._quic.let_go()
 
     def _later(self, stream_id: int, reply: bytes | None) -> None:
         self._answer(stream_id, reply)

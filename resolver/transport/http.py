@@ -67,7 +67,10 @@ class HttpServer:
         self.now = now
         self._handshakes = handshakes or PlaceTerms()
         self._credentials_of = credentials_of
-        self.heads = ReplyHeads(terms.doh)
+        # Who is known by the listener that he came by, or by a certificate, would not be where alt-svc leads (over QUIC
+        # nobody is asked for one), and be held to other rules there.
+        self._staying = replace(terms, doh=replace(terms.doh, alt_svc=None))
+        self.heads = {one.doh: ReplyHeads(one.doh) for one in (terms, self._staying)}
         self._queue: deque[_Connection] = deque()  # those that wait for their turn
         # One for all connections: what is read is taken out before the loop reads from the next.
         self.reading_room = memoryview(bytearray(READ_OCTETS))
@@ -137,7 +140,8 @@ class HttpServer:
         address = socket.inet_pton(family, host.partition("%")[0])
         shown = self._credentials_of(transport)
         client = Client(address, self._sockaddr(host, port), Transport.DOH, listener, shown)
-        return Desk(self.terms, self._answerer, client, self._sockaddr)
+        stays = listener is not None or (shown is not None and bool(shown.certificate))
+        return Desk(self._staying if stays else self.terms, self._answerer, client, self._sockaddr)
 
 
 class _Connection(asyncio.BufferedProtocol):
@@ -300,7 +304,9 @@ class _Connection(asyncio.BufferedProtocol):
 
     def _speak(self, *, is_2: bool) -> None:
         assert self._desk is not None
-        self._speaker = Http2(self._desk, self.server.heads, self) if is_2 else Http1(self._desk, self)
+        self._speaker = (
+            Http2(self._desk, self.server.heads[self._desk.terms.doh], self) if is_2 else Http1(self._desk, self)
+        )
 
     def _breathe(self) -> None:
         if self._transport is None or self._transport.is_closing():

@@ -9,6 +9,8 @@ is put into the same context, and connections that are open go on with the one t
 
 import asyncio
 import contextlib
+import errno
+import math
 import socket
 import ssl
 from collections.abc import Callable
@@ -25,6 +27,9 @@ _SUITES = ":".join(
     for signature in ("ECDSA", "RSA")
     if signature == "ECDSA" or "CCM" not in cipher
 )
+PAUSE_SECONDS = 1.0  # where no descriptor is left for whoever comes
+SHUTDOWN_SECONDS = 1.0  # for a client to say that it closes as well; its place is free meanwhile
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 ACCEPTS_A_TURN = 64  # connections taken in one go, before other events of the loop get their turn
 KERNEL_OCTETS = 32 * 1024  # of each buffer of a connection in the kernel, which doubles it: else it grows to megabytes
 UNREAD_OCTETS = 16 * 1024  # that wait undeciphered while a connection is not read from; by default 256 KiB
@@ -40,7 +45,17 @@ class NamedSslObject(ssl.SSLObject):
     server_name: str | None = None
 
 
-def server_context(alpn: list[str], client_authorities: Path | None) -> ssl.SSLContext:
+class ServerContext(ssl.SSLContext):
+    """The settings that connections begin with, and that tickets belong to; another shows the certificate of now.
+
+    A context that is given a certificate with another kind of key keeps the one before beside it (OpenSSL has a place
+    for each kind), and goes on showing that to whoever prefers it.
+    """
+
+    shown: ssl.SSLContext | None = None
+
+
+def server_context(alpn: list[str], client_authorities: Path | None) -> ServerContext:
     """Set up TLS for one kind of listener; `load_certificate` puts the certificate in.
 
     Args:
@@ -51,7 +66,7 @@ def server_context(alpn: list[str], client_authorities: Path | None) -> ssl.SSLC
     Raises:
         TlsError: The authorities can not be read.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = ServerContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(_SUITES)
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE
@@ -89,7 +104,10 @@ def load_certificate(context: ssl.SSLContext, certificate: Path, key: Path) -> N
         if "KEY_VALUES_MISMATCH" in str(error):
             raise TlsError(f"the key {key} is not that of the certificate {certificate}; name the pair") from None
         raise TlsError(_unusable(certificate, error, "a certificate chain and its key, in PEM")) from None
-    context.load_cert_chain(certificate, key, password=_no_password)
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except (OSError, ssl.SSLError) as error:  # replaced between the two looks
+        raise TlsError(_unusable(certificate, error, "a certificate chain and its key, in PEM")) from None
 
 
 def _no_password() -> str:
@@ -103,7 +121,9 @@ def _unusable(path: Path, error: Exception, expected: str) -> str:
     return f"{path} can not be used ({reason or error}); it must hold {expected}, readable for the server's account"
 
 
-def _remember_name(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+def _remember_name(connection: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+    if isinstance(context, ServerContext) and context.shown is not None:
+        connection.context = context.shown
     if name is not None and isinstance(connection, NamedSslObject):
         connection.server_name = name.lower()
 
@@ -114,14 +134,16 @@ def credentials_of(transport: asyncio.BaseTransport) -> Credentials | None:
     if connection is None:
         return None
     names: list[str] = []
+    until = math.inf
     shown = connection.getpeercert()
     if shown:
+        until = float(ssl.cert_time_to_seconds(shown["notAfter"]))
         names += [value for kind, value in shown.get("subjectAltName", ()) if kind in ("DNS", "URI", "email")]
         names += [value for part in shown.get("subject", ()) for key, value in part if key == "commonName"]
     server_name = connection.server_name if isinstance(connection, NamedSslObject) else None
     if not names and server_name is None:
         return None
-    return Credentials(certificate=tuple(names), server_name=server_name)
+    return Credentials(certificate=tuple(names), until=until, server_name=server_name)
 
 
 class TlsDoor:
@@ -162,7 +184,11 @@ class TlsDoor:
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):  # who is accepted inherits them
             sock.setsockopt(socket.SOL_SOCKET, option, KERNEL_OCTETS)
         sock.listen(TCP_BACKLOG)
-        loop.add_reader(sock.fileno(), self._on_readable)
+        self._pause: asyncio.TimerHandle | None = None
+        self._open()
+
+    def _open(self) -> None:
+        self._loop.add_reader(self._sock.fileno(), self._on_readable)
 
     @property
     def evicted(self) -> int:
@@ -172,6 +198,8 @@ class TlsDoor:
     def close(self) -> None:
         """Take nobody in any longer."""
         self._loop.remove_reader(self._sock.fileno())
+        if self._pause is not None:
+            self._pause.cancel()
         self._places.close()
         for task in list(self._tasks):
             task.cancel()
@@ -180,8 +208,14 @@ class TlsDoor:
         for _ in range(ACCEPTS_A_TURN):
             try:
                 sock, peer = self._sock.accept()
-            except OSError:
-                return  # nobody is left, or no descriptor is; whoever waits is taken in when there is one
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _NO_ROOM:
+                    # Whoever waits would wake us again at once.
+                    self._loop.remove_reader(self._sock.fileno())
+                    self._pause = self._loop.call_later(PAUSE_SECONDS, self._open)
+                return
             arrival = _Arrival(sock, peer[0], self._now())
             if not self._places.admit(arrival):
                 sock.close()
@@ -193,7 +227,11 @@ class TlsDoor:
     async def _shake(self, arrival: "_Arrival") -> None:
         try:
             transport, _ = await self._loop.connect_accepted_socket(
-                self._guest, arrival.sock, ssl=self._tls, ssl_handshake_timeout=self._terms.idle_timeout
+                self._guest,
+                arrival.sock,
+                ssl=self._tls,
+                ssl_handshake_timeout=self._terms.idle_timeout,
+                ssl_shutdown_timeout=SHUTDOWN_SECONDS,
             )
             transport.set_read_buffer_limits(UNREAD_OCTETS)  # type: ignore[attr-defined]
         except (OSError, TimeoutError):  # of SSL too: its errors are OSErrors

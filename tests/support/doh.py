@@ -152,6 +152,7 @@ async def window(
     plain: bool = False,
     handshakes: PlaceTerms | None = None,
     answerer: FakeAnswerer | None = None,
+    listener: str | None = "phones",
 ) -> AsyncIterator[Window]:
     """A server that runs; `plain`, without TLS, for proxies on this machine."""
     if plain:
@@ -162,7 +163,7 @@ async def window(
     kept = Places(loop, places or PlaceTerms(), clock)
     server = HttpServer(loop, answerer, terms or HttpTerms(), kept, sockaddr, clock, handshakes=handshakes)
     sock = bind_tcp("127.0.0.1", 0)
-    await server.listen(sock, None if plain else authority.server(), "phones")
+    await server.listen(sock, None if plain else authority.server(), listener)
     made = Window(server, answerer, clock, sock.getsockname()[1], authority)
     try:
         yield made

@@ -26,9 +26,9 @@ DAY = timedelta(days=1)
 class Certificates(Authority):
     """An authority that names its certificates' holders as a test wants."""
 
-    def issue(self, *names: str, until: timedelta = DAY) -> Path:
-        """Make a key and a certificate for names and addresses, in one file."""
-        key = ec.generate_private_key(ec.SECP256R1())
+    def issue(self, *names: str, until: timedelta = DAY, key: Any = None) -> Path:
+        """Make a key, if none is given, and a certificate for names and addresses, in one file."""
+        key = key or ec.generate_private_key(ec.SECP256R1())
         alternative = x509.SubjectAlternativeName([_general(name) for name in names])
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "common.example")])
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())

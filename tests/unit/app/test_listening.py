@@ -1,5 +1,6 @@
 """Where a server listens, how it speaks there, and what clients are told of it."""
 
+import contextlib
 import os
 import socket
 import ssl
@@ -8,6 +9,9 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from resolver import config as configuration
 from resolver.app.listening import Certificate, Listening, discovery, listeners
@@ -120,3 +124,33 @@ def test_without_a_certificate_nothing_is_encrypted() -> None:
     assert Certificate.of(read("")) is None
     with pytest.raises(TlsError, match=r"c\.pem can not be used"):
         Certificate.of(read(ENCRYPTED))
+
+
+def test_a_new_certificate_with_another_kind_of_key_takes_the_old_ones_place(tmp_path: Path) -> None:
+    """OpenSSL keeps one for each kind in a context, and clients would go on to be shown the one that ends."""
+    authority = Certificates(tmp_path)
+    path = tmp_path / "c.pem"
+    path.write_bytes(authority.issue("dns.example.org").read_bytes())
+    held = Certificate(path, path, None)
+    path.write_bytes(authority.issue("dns.example.org", key=rsa.generate_private_key(65537, 2048)).read_bytes())
+    assert held.renew()
+    assert _shown_by(held.contexts[Transport.DOT], authority) == _first_in(path)
+
+
+def _shown_by(context: ssl.SSLContext, authority: Certificates) -> bytes:
+    """The certificate that a usual client is shown, in a handshake in memory."""
+    client = ssl.create_default_context(cafile=str(authority.ca_file))
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = client.wrap_bio(to_client, to_server, server_hostname="dns.example.org")
+    theirs = context.wrap_bio(to_server, to_client, server_side=True)
+    for _ in range(6):
+        for end in (ours, theirs):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    shown = ours.getpeercert(binary_form=True)
+    assert shown is not None
+    return shown
+
+
+def _first_in(path: Path) -> bytes:
+    return x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(serialization.Encoding.DER)

@@ -1,5 +1,8 @@
 """The register's file: opened anew when it was replaced, and only then."""
 
+import contextlib
+import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -48,3 +51,27 @@ def test_a_damaged_one_is_told_once_and_the_next_is_taken(tmp_path: Path) -> Non
     taken = file.renewed()
     assert taken is not None
     assert taken.serial == 2
+
+
+def test_an_empty_register_is_damage(tmp_path: Path) -> None:
+    """And not an error that nobody expects."""
+    path = tmp_path / "devices"
+    path.touch()
+    with pytest.raises(RegisterError, match="empty"):
+        RegisterFile(path).renewed()
+
+
+def test_what_could_not_be_opened_is_tried_again(tmp_path: Path) -> None:
+    """No descriptor was left, say; the register itself is as good as before."""
+    path = tmp_path / "devices"
+    put(path, write_register([], 3))
+    file = RegisterFile(path)
+    with contextlib.ExitStack() as held:
+        most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, hard))
+        held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (most, hard))
+        with pytest.raises(OSError, match="Too many open files"):
+            file.renewed()
+    taken = file.renewed()
+    assert taken is not None
+    assert taken.serial == 3

@@ -8,7 +8,8 @@ AT = 1_800_000_000.0
 STATUS: dict[str, object] = {
     "version": "1.2.3", "hot": "compiled", "uptime_seconds": 93_784.5,
     "restarts": {"worker": 0, "recorder": 0}, "config": "/etc/interdict.yaml",
-    "state_dir": "/var/lib/interdict", "listen": ["127.0.0.1:5300", "[::1]:5300"], "encrypted": [], "upstreams": ["192.0.2.53:53"],
+    "state_dir": "/var/lib/interdict", "listen": ["127.0.0.1:5300", "[::1]:5300"], "encrypted": [],
+    "upstreams": ["192.0.2.53:53"],
     "metrics": "127.0.0.1:9530", "generation": 4, "digest": "0123456789abcdef", "loaded_at": 1_700_000_000.0,
     "names": 140, "queries": 77, "cache_entries": 5, "hits_spooled": 3, "hits_lost": 0,
     "orders": [

@@ -119,3 +119,12 @@ def test_many_addresses_are_asked_for_again_over_tcp() -> None:
 
     assert message is not None
     assert message.flags & dns.flags.TC
+
+
+def test_who_comes_by_a_listener_of_a_group_is_told_of_none() -> None:
+    """By what is told it would leave the group, and the orders that bind it there."""
+    special = SpecialNames((), "node-1", "1", str, ALL)
+    query = read_query(ask("_dns.resolver.arpa", "SVCB"))
+    answer = special.answer(query, discovers=False)
+    assert answer is not None
+    assert (answer.rcode, answer.counts[0]) == (0, 0)

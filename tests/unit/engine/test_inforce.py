@@ -368,3 +368,28 @@ def test_an_exemption_by_name_spares_the_device_and_nobody_beside_it() -> None:
         for token in ("abc", "abd")
     ]
     assert spared == [True, False]
+
+
+def test_a_group_that_is_gone_lets_nobody_pass() -> None:
+    """A listener's, or that of unknown devices, renamed by a reload: nothing would bind their clients any more."""
+    held = enrolled(unknown="gone")
+    listener = held.standing_of(who(DESK, listener="gone"), START_AT)
+    unknown = held.standing_of(who(DESK, credentials=MADE_UP), START_AT)
+    assert listener.refusal == "the listener's group is not configured"
+    assert unknown.refusal == "the group of unknown devices is not configured"
+
+
+def test_a_device_that_is_known_no_more_loses_its_name() -> None:
+    """Though the client was recognised when it asked, and waits for an answer."""
+    held = enrolled(unknown="desk")
+    known = held.standing_of(who(DESK, credentials=TOKEN), START_AT).client
+    assert known.device == "phone-7"
+    held.enrol(Register(memoryview(write_register([], 2))))
+    assert held.standing_of(known, START_AT).client.device == ""
+
+
+def test_a_certificate_proves_nothing_after_its_end() -> None:
+    """A session that is resumed may outlive it, and so may a connection."""
+    held = enrolled()
+    shown = who(DESK, credentials=Credentials(certificate=("phone-7.example.org",), until=START_AT + 10))
+    assert [held.standing_of(shown, START_AT + after).refusal for after in (9, 10)] == ["", "device is not known"]

@@ -1163,3 +1163,10 @@ def test_a_reply_is_padded_where_it_travels_encrypted_and_tells_the_idle_time_wh
     told = {option.otype: option.to_wire() or b"" for option in dns.message.from_wire(reply).options}
     assert (12 in told, len(reply) % 468 == 0) == (bool(padded), bool(padded))
     assert told.get(11) == (None if idle is None else idle.to_bytes(2, "big"))
+
+
+def test_who_is_refused_is_told_nothing_of_the_policy() -> None:
+    """Neither by the page nor by name: which policy, which server."""
+    built = enrolled(BAN, allowed=("192.0.2.0/24",))
+    stranger = built.pipeline.coverage(client("198.51.100.7", transport="doh"))
+    assert (stranger.group, stranger.orders, stranger.generation, stranger.node) == ("", (), "", "")

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import resource
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,6 +13,7 @@ from typing import TypeVar
 
 import pytest
 import uvloop
+from cryptography import x509
 
 from resolver.policy.client import Credentials
 from resolver.transport.places import PlaceTerms
@@ -183,8 +186,13 @@ def test_what_a_client_shows_is_read_after_the_handshake(
 
     assert play(story()) == [
         Credentials(server_name="abc.dns.example.org"),
-        Credentials(("phone-7.example.org", "common.example"), server_name="dns.example.org"),
+        Credentials(("phone-7.example.org", "common.example"), until=end_of(device), server_name="dns.example.org"),
     ]
+
+
+def end_of(path: Path) -> float:
+    """When a certificate ends."""
+    return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc.timestamp()
 
 
 @pytest.mark.parametrize("fault", ["expired", "strange"])
@@ -307,3 +315,26 @@ def test_what_can_not_be_used_is_told_with_its_file_and_the_mend(
             load_certificate(context, certificate, key)
     with pytest.raises(TlsError, match="must hold certificates in PEM"):
         server_context([], empty)
+
+
+def test_where_no_descriptor_is_left_nobody_spins(
+    play: Callable[[Awaitable[object]], object], authority: Certificates, own: Path
+) -> None:
+    """Who waits is let in a moment later, once there is one."""
+
+    async def story() -> None:
+        async with door(own) as open_door:
+            with socket.socket() as waiting, contextlib.ExitStack() as held:
+                waiting.connect(("127.0.0.1", open_door.port))
+                most, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (waiting.fileno() + 1, hard))
+                held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (most, hard))
+                with contextlib.suppress(OSError):
+                    while True:  # what was free below
+                        held.callback(os.close, os.dup(0))
+                await condition(lambda: open_door.door._pause is not None)
+                assert not asyncio.get_running_loop().remove_reader(open_door.sock.fileno())
+                held.close()
+                await condition(lambda: len(open_door.door._places) == 1)
+
+    play(story())
