@@ -61,7 +61,8 @@ def on_terminal(words: list[str], answers: Mapping[str, list[str]]) -> tuple[int
             if seen.endswith("]: ") and seen != answered:
                 question = seen.splitlines()[-1]
                 text = next(text for text in left if text in question)
-                os.write(ours, left[text].pop(0).encode() + b"\n")
+                typed = left[text].pop(0)
+                os.write(ours, typed.encode() + (b"" if typed == "\x03" else b"\n"))  # Ctrl-C waits for no Enter
                 answered = seen
         code = process.wait(PATIENCE)
     finally:

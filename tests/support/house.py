@@ -173,9 +173,7 @@ def client(
     """A client by its address in text; `shown` are the fields of its credentials."""
     packed = sockaddr(address, port)
     credentials = Credentials(**shown) if shown else None
-    return Client(
-        packed[8:24] if ":" in address else packed[4:8], packed, Transport(transport), listener, credentials
-    )
+    return Client(packed[8:24] if ":" in address else packed[4:8], packed, Transport(transport), listener, credentials)
 
 
 def ask(

@@ -330,7 +330,7 @@ class SlowUpstream:
         self.asked: list[bytes] = []
         self._react, self.delay = react, delay
         self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._sock.bind(("127.0.0.1", 0))
+        self._sock.bind(("127.0.0.1", free_port()))  # free over TCP as well: some answer over both
         self.address: tuple[str, int] = self._sock.getsockname()
         self._closing = False
         self._timers: list[threading.Timer] = []
