@@ -119,9 +119,10 @@ class Pipeline:
         view = None
         if not standing.refusal:
             view = self._policy.view_of(standing, at)
-            said = self._policy.said.find(view, standing.client, packet, self._clock.now())
-            if said is not None:
-                return self._again(said, packet, standing, at)
+            if not client.is_batched:
+                said = self._policy.said.find(view, standing.client, packet, self._clock.now())
+                if said is not None:
+                    return self._again(said, packet, standing, at)
 
         # 2. What was asked? Before all that follows, since whatever can not be read can not be judged, and what is no
         # query (a response, a fragment of a header) must get silence from every later step.
@@ -467,7 +468,7 @@ class Pipeline:
             cell = self._query_cell(client, group, query, answer.rcode, "ready", verdict)
             prefix, tail = (template.prefix, template.tail) if template is not None else (b"", b"")
             until, stored = (entry.expires, entry.stored) if entry is not None else (NEVER, 0.0)
-            if not client.over_udp:
+            if not client.is_batched:
                 if is_repeated(query):
                     self._policy.said.put(view, client, packet, Said(said, cell, until, stored, ttls, prefix, tail))
             # Datagrams without options: a cookie makes each one unlike any other.

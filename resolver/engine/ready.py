@@ -1,4 +1,5 @@
-"""What was said over connections, kept to be said again: the hot memo's counterpart for TCP, TLS, HTTPS and QUIC.
+"""What was said over connections, kept to be said again: the hot memo's counterpart for TCP, TLS, HTTPS and QUIC, and
+for datagrams that a proxy passes on, which the memo does not know again for the header before them.
 
 The contract is the same: what is said from here is, byte for byte, what the pipeline would say, and all of it was
 learned from the pipeline. The key is the client's view, its device, its transport, and the message less its id; so

@@ -54,6 +54,7 @@ class Client:
         transport: How it asks.
         listener: The group that all who come by this listener belong to, if one was configured.
         credentials: What it showed of itself, if anything.
+        proxied: Whether a proxy passes on what it asks: its messages then begin with a header.
         device: The name of the device that it was recognised as; empty where it was not, or not yet.
     """
 
@@ -63,6 +64,12 @@ class Client:
     listener: str | None = None
     credentials: Credentials | None = None
     device: str = ""
+    proxied: bool = False
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether its messages are datagrams that the hot memo sees first, and knows again."""
+        return self.transport is Transport.UDP and not self.proxied
 
     @property
     def over_udp(self) -> bool:

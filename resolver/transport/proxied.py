@@ -31,14 +31,14 @@ def behind_proxy(octets: bytes, proxy: Client, sockaddr: Callable[[str, int], by
         return None
     if header.is_local:
         # The proxy's own, to see whether we live. Never learned by the memo, which would then know a proxy's address.
-        return header.length, replace(proxy, credentials=Credentials())
+        return header.length, replace(proxy, credentials=Credentials(), proxied=True)
     shown = Credentials(
         certificate=() if header.common_name is None else (header.common_name,),
         path_token=header.token,
         server_name=header.authority,
     )
     peer = sockaddr(str(ip_address(header.source)), header.source_port)
-    client = replace(proxy, address=header.source, sockaddr=peer)
+    client = replace(proxy, address=header.source, sockaddr=peer, proxied=True)
     return header.length, client if shown == Credentials() else replace(client, credentials=shown)
 
 

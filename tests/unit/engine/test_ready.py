@@ -71,6 +71,7 @@ CLIENTS = [
     client("203.0.113.9", transport=Transport.DOT), client(transport=Transport.DOH, path_token="abc"),
     client(transport=Transport.DOT, path_token="abc"), client(transport=Transport.DOH3), client(),
     client(transport=Transport.DOH, listener="phones"),
+    replace(client(), proxied=True), replace(client(path_token="abc"), proxied=True),
 ]  # fmt: skip
 
 Step = tuple[list[tuple[bytes, Client, int]], float, int | None, int | None, int | None]

@@ -26,7 +26,7 @@ def test_the_client_is_whom_the_proxy_names(source: str) -> None:
     """Address and port for policy and evidence; the listener's group stays."""
     found = without_header(header(source, 40000) + b"query", PROXY, sockaddr)
     packed = ipaddress.ip_address(source).packed
-    assert found == (b"query", Client(packed, sockaddr(source, 40000), Transport.UDP, "phones"))
+    assert found == (b"query", Client(packed, sockaddr(source, 40000), Transport.UDP, "phones", proxied=True))
 
 
 def test_what_the_client_showed_the_proxy_it_showed_us() -> None:
