@@ -7,7 +7,7 @@ and `explain`, which write nothing.
 from dataclasses import dataclass
 from pathlib import Path
 
-from resolver.app import history
+from resolver.app import history, inputs
 from resolver.app.machine import RELOADED, document_folders, read_config, state_paths
 from resolver.app.zones import applied_zones
 from resolver.config import Config
@@ -17,6 +17,7 @@ from resolver.policy.compile import Enforcement, PolicySettings, compile_generat
 from resolver.policy.generation import GenerationError
 from resolver.policy.source import KeyPath, PolicyError, Problem, did_you_mean, read_page, shown
 from resolver.policy.terms import FOREVER, GroupEntry
+from resolver.policy.values import Endpoint
 from resolver.policy.zone import Progress, ZoneState
 
 
@@ -163,6 +164,7 @@ def compile_aside(
     """
     try:
         config = read_config(config_path) if fresh is None else fresh
+        before = inputs.digest_of(config)
         path = write_policy(config, str(config_path or "defaults"), folder, at, made_by=made_by)
     except PolicyError as error:
         return {"problems": [str(problem) for problem in error.problems]}
@@ -170,6 +172,15 @@ def compile_aside(
         return {"problems": [f"can not write to {folder}: {error.strerror}; make room or give permission"]}
     except GenerationError as error:
         return {"problems": [f"the policy that was compiled can not be opened: {error}; take out what was added last"]}
+    # What changed while it was read may be in the generation or not; the next start compiles again.
+    if before is not None and before == inputs.digest_of(config):
+        inputs.note(folder, path, before)
     ours, theirs = running.model_dump(mode="json", warnings=False), config.model_dump(mode="json", warnings=False)
     fixed = [key for key in ours if key not in RELOADED and ours[key] != theirs[key]]
+    if _listeners(running) != _listeners(config):
+        fixed.append("groups.listeners")
     return {"path": str(path), "needs_restart": fixed}
+
+
+def _listeners(config: Config) -> dict[Endpoint, str]:
+    return {endpoint: group.name for group in config.groups for endpoint in group.listeners}

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resolver.app import control, machine, recorder
+from resolver.app import control, inputs, machine, recorder
 from resolver.app.activation import Manager
 from resolver.app.children import LONGEST_PAUSE, Child, Worker
 from resolver.app.devices import DevicesError, settle
@@ -49,6 +49,7 @@ RECORDER_STOP_SECONDS = recorder.STOP_S + 5.0  # for the recorder to store what 
 ACK_SECONDS = 10.0
 COMPILE_SECONDS = 600.0  # a compile that takes longer hangs, on a dead file system say
 START_SECONDS = 30.0
+_COLLECT_AFTER = 700, 10, 10  # Python's own; the command begins with more, since what it imports is no garbage
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _log = logging.getLogger("interdict")
 
@@ -224,6 +225,7 @@ class Supervisor:
     def _start_children(self) -> None:
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*_COLLECT_AFTER)
         self._recorder = Child("recorder", self._fork_recorder)
         for child in (self._recorder, *self._workers):
             self._start(child)
@@ -508,6 +510,9 @@ class Supervisor:
         return pid, reader
 
     def _first_generation(self) -> Path:
+        held = inputs.unchanged(self._config, self._paths.generations, time.time())
+        if held is not None:
+            return held
         pid, reader = self._fork_compiler("start", self._config)
         with os.fdopen(reader, "rb") as pipe:
             octets = pipe.read()

@@ -5,17 +5,62 @@ clear sentence with its mend and never a traceback.
 """
 
 import sys
+from collections import UserDict
+from collections.abc import Iterator
 from importlib import import_module
-from itertools import chain
 
 import click
 
 from resolver import __version__
-from resolver.cli import device, doctor, elsewhere, history, init, policy, preview, records, server, tail
 from resolver.cli.options import Broken, Failure, exit_codes, takes_config
 
 _SHELLS = ("bash", "zsh", "fish")
 _PROFILE_VERBS = ("resolver.cli.profile", "resolver.cli.network")
+
+# Title -> verb -> where it lives. A verb is imported when it is asked for: the others would be half of its start.
+_SECTIONS = {
+    "To begin": {"init": "init.init", "doctor": "doctor.doctor"},
+    "The server": {
+        "serve": "server.serve", "status": "server.status", "reload": "server.reload", "fetch": "server.fetch",
+    },
+    "The policy": {
+        "check": "policy.check", "explain": "policy.explain", "preview": "preview.preview",
+        "history": "history.history",
+    },
+    "The devices": {"device": "device.device"},
+    "On your own word": {
+        "allow": "records.allow", "block": "records.block", "exempt": "records.exempt", "rules": "records.rules_",
+        "exemptions": "records.exemptions_",
+    },
+    "What goes on": {"query": "server.query", "tail": "tail.tail"},
+    "Elsewhere": {
+        "export": "elsewhere.export_", "verify-export": "elsewhere.verify_export", "profile": "main.profile",
+    },
+    "The shell": {"completion": "main.completion"},
+}  # fmt: skip
+
+
+class _Late(UserDict[str, click.Command]):
+    """Verbs by name, each imported when it is looked up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._places = {verb: place for verbs in _SECTIONS.values() for verb, place in verbs.items()}
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in self.data:
+            module, _, found = self._places[name].partition(".")
+            self.data[name] = getattr(import_module(f"resolver.cli.{module}"), found)
+        return self.data[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 class Verbs(click.Group):
@@ -27,9 +72,9 @@ class Verbs(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the verbs of each section."""
         room = formatter.width - 6 - max(map(len, self.commands))
-        for title, verbs in _SECTIONS.items():
+        for title, names in _SECTIONS.items():
             with formatter.section(title):
-                formatter.write_dl([(str(verb.name), verb.get_short_help_str(room)) for verb in verbs])
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(room)) for name in names])
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the verb."""
@@ -81,7 +126,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
 
 
 @click.group(
-    cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    cls=Verbs, commands=_Late(), context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog=exit_codes("the answer is no: a check failed, the server refused, nobody replied"),
 )  # fmt: skip
 @click.option(
@@ -136,20 +181,6 @@ def completion(shell: str) -> None:
     found = get_completion_class(shell)
     assert found is not None
     click.echo(found(interdict, {}, "interdict", "_INTERDICT_COMPLETE").source())
-
-
-_SECTIONS = {
-    "To begin": (init.init, doctor.doctor),
-    "The server": (server.serve, server.status, server.reload, server.fetch),
-    "The policy": (policy.check, policy.explain, preview.preview, history.history),
-    "The devices": (device.device,),
-    "On your own word": (records.allow, records.block, records.exempt, records.rules_, records.exemptions_),
-    "What goes on": (server.query, tail.tail),
-    "Elsewhere": (elsewhere.export_, elsewhere.verify_export, profile),
-    "The shell": (completion,),
-}
-for _verb in chain.from_iterable(_SECTIONS.values()):
-    interdict.add_command(_verb)
 
 
 def main() -> None:

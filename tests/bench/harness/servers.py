@@ -321,15 +321,23 @@ class Interdict(Server):
     def command(self) -> list[str]:
         for kind, document in (("apps", self._app()), ("orders", self._order())):
             path = self.folder / "documents" / kind / f"{document['id']}.yaml"
-            path.parent.mkdir(parents=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(document))  # JSON is YAML
         self.metrics_port = free_port()
         configuration = self.folder / "interdict.yaml"
         configuration.write_text(json.dumps(self._configuration(), indent=1))
         return [self.executable(), "serve", "--config", str(configuration)]
 
+    def start(self) -> None:
+        """Start it as any time but the first: its byte code lies there, as after an installation, and its policy."""
+        super().start()
+        self.stop()
+        super().start()
+
     def environment(self) -> dict[str, str]:
-        return {**os.environ, "INTERDICT_PLAIN": "1" if self.plain else "0"}
+        """With a place of its own for byte code, whatever the shell says of that."""
+        own = {"INTERDICT_PLAIN": "1" if self.plain else "0", "PYTHONPYCACHEPREFIX": str(self.folder / "bytecode")}
+        return {name: text for name, text in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | own
 
     def version(self) -> str:
         asked = subprocess.run([self.executable(), "--version"], capture_output=True, text=True, env=self.environment())

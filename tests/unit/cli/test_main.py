@@ -63,6 +63,40 @@ def test_what_only_some_verbs_need_is_not_imported_by_the_others(words: list[str
 
 
 @pytest.mark.parametrize(
+    ("words", "modules"),
+    [
+        (["--version"], []),
+        (["completion", "bash"], []),
+        (["serve", "--help"], ["server"]),
+        (["allow", "--help"], ["records", "server"]),
+        (["profile", "lint", "--help"], ["network", "profile"]),
+        (["forbid"], []),
+    ],
+)
+def test_a_verb_is_imported_when_it_is_asked_for(words: list[str], modules: list[str]) -> None:
+    """And no other one with it."""
+    program = """
+import sys
+from resolver.cli.main import interdict
+try:
+    interdict()
+finally:
+    found = {name.rpartition(".")[2] for name in sys.modules if name.startswith("resolver.cli.")}
+    print(*sorted(found - {"main", "options"}))
+"""
+    said = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, timeout=60)
+
+    assert said.stdout.splitlines()[-1].split() == modules, said.stderr
+
+
+def test_the_verbs_are_known_by_name_before_they_are_imported() -> None:
+    """Asked for, each is the command of that name; what is no verb is none."""
+    assert [interdict.commands[name].name for name in interdict.commands] == list(interdict.commands)
+    assert ("serve" in interdict.commands, "forbid" in interdict.commands) == (True, False)
+    assert interdict.commands.get("forbid") is None
+
+
+@pytest.mark.parametrize(
     ("typed", "expected"),
     [
         ("interdict re", {"reload"}),
