@@ -4,7 +4,8 @@ TLS 1.2 with the suites that ITSP.40.062 recommends (ephemeral ECDH, AES in GCM 
 renegotiation, no compression, resumption by tickets, no early data (RFC 8446 §8 says what that would open). The suites
 of TLS 1.3 are OpenSSL's to set, by its configuration file: `deploy/openssl.cnf` leaves out the one that ITSP.40.062
 does not name. One context is made before the workers are forked, so a ticket of one is good with all; a new certificate
-is put into the same context, and connections that are open go on with the one they began with.
+is put into another one, which each connection is handed to when its client has said hello. Those that are open go on
+with the one they began with.
 """
 
 import asyncio
