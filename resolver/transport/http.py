@@ -11,7 +11,6 @@ all others. What counts as activity is an answered request: neither PING nor an 
 import asyncio
 import socket
 import ssl
-from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
@@ -25,6 +24,7 @@ from resolver.transport.http2_heads import ReplyHeads
 from resolver.transport.places import Places, PlaceTerms
 from resolver.transport.sockets import TCP_BACKLOG
 from resolver.transport.tls import TlsDoor, credentials_of
+from resolver.transport.turns import Turns
 from resolver.transport.udp import Answerer
 
 WRITE_HIGH_WATER = 128 * 1024  # octets waiting for a client before its next requests are left unread
@@ -71,7 +71,7 @@ class HttpServer:
         # nobody is asked for one), and be held to other rules there.
         self._staying = replace(terms, doh=replace(terms.doh, alt_svc=None))
         self.heads = {one.doh: ReplyHeads(one.doh) for one in (terms, self._staying)}
-        self._queue: deque[_Connection] = deque()  # those that wait for their turn
+        self.turns = Turns(loop)
         # One for all connections: what is read is taken out before the loop reads from the next.
         self.reading_room = memoryview(bytearray(READ_OCTETS))
         self._doors: list[asyncio.Server | TlsDoor] = []
@@ -111,24 +111,6 @@ class HttpServer:
 
     def _connections(self) -> "list[_Connection]":
         return [guest for guest in self.places if isinstance(guest, _Connection) and guest.server is self]
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether connections wait for their turn."""
-        return bool(self._queue)
-
-    def queue(self, connection: "_Connection") -> None:
-        """Let a connection's `take_turn` be called when all that wait already have had theirs."""
-        if not self._queue:
-            self._loop.call_soon(self._next_turn)
-        self._queue.append(connection)
-
-    def _next_turn(self) -> None:
-        # One a round of the loop, however many wait: what others of the loop wait for does not grow with the queue.
-        connection = self._queue.popleft()
-        if self._queue:
-            self._loop.call_soon(self._next_turn)
-        connection.take_turn()
 
     def later(self, seconds: float, what: Callable[[], None]) -> None:
         """Do something after a while."""
@@ -202,7 +184,7 @@ class _Connection(asyncio.BufferedProtocol):
         speaker = self._speaker
         if speaker is None:
             return
-        if self.server.is_crowded and not self._queued:
+        if self.server.turns.is_crowded and not self._queued:
             speaker.has_more = True
         speaker.receive(data)
         self.settle()
@@ -247,7 +229,7 @@ class _Connection(asyncio.BufferedProtocol):
             self.server.places.touch(self)
         if speaker.has_more and not self._queued:
             self._queued = True
-            self.server.queue(self)
+            self.server.turns.queue(self.take_turn)
         if speaker.hangs_up and not self._closing:
             self._closing = True
             if speaker.lingers:

@@ -11,7 +11,6 @@ everybody else.
 import asyncio
 import socket
 import ssl
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -21,6 +20,7 @@ from resolver.transport.places import Places, PlaceTerms
 from resolver.transport.proxied import behind_proxy
 from resolver.transport.sockets import TCP_BACKLOG
 from resolver.transport.tls import TlsDoor
+from resolver.transport.turns import Turns
 from resolver.transport.udp import Answerer
 from resolver.wire.proxy import MOST_OCTETS, ProxyError
 
@@ -80,7 +80,7 @@ class StreamServer:
         self._tls = tls
         self._credentials_of = credentials_of
         self.places = Places(loop, terms.places, now)
-        self._queue: deque[_Connection] = deque()  # those that wait for their turn
+        self.turns = Turns(loop)
         # One for all connections: what is read is taken out before the loop reads from the next.
         self.reading_room = memoryview(bytearray(READ_OCTETS))
         self._servers: list[asyncio.Server | TlsDoor] = []
@@ -125,24 +125,6 @@ class StreamServer:
     def is_encrypted(self) -> bool:
         """Whether these are connections of TLS."""
         return self._tls is not None
-
-    @property
-    def is_crowded(self) -> bool:
-        """Whether connections wait for their turn."""
-        return bool(self._queue)
-
-    def queue(self, connection: "_Connection") -> None:
-        """Let a connection's `take_turn` be called when all that wait already have had theirs."""
-        if not self._queue:
-            self._loop.call_soon(self._next_turn)
-        self._queue.append(connection)
-
-    def _next_turn(self) -> None:
-        # One a round of the loop, however many wait: what others of the loop wait for does not grow with the queue.
-        connection = self._queue.popleft()
-        if self._queue:
-            self._loop.call_soon(self._next_turn)
-        connection.take_turn()
 
     def client(self, transport: asyncio.BaseTransport, host: str, port: int, listener: str | None) -> Client:
         """Who is at the other end of a connection."""
@@ -236,7 +218,7 @@ class _Connection(asyncio.BufferedProtocol):
         """Answer what is in the buffer, or get in line behind those that wait."""
         if self._queued:
             return
-        if self._server.is_crowded:
+        if self._server.turns.is_crowded:
             self._get_in_line()
             self._breathe()
         else:
@@ -244,7 +226,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     def _get_in_line(self) -> None:
         self._queued = True
-        self._server.queue(self)
+        self._server.turns.queue(self.take_turn)
 
     def _work(self) -> None:
         """Answer the whole messages in the buffer, as far as the limits let us, and a turn of them at most."""
