@@ -387,7 +387,10 @@ def _write_rule(
 
 @click.command(epilog=_WRITERS)
 @_writes
-@click.option("--device", "devices", metavar="ADDR", multiple=True, help="An address or small network that is exempt.")
+@click.option(
+    "--device", "devices", metavar="DEVICE", multiple=True,
+    help="An address, a small network, or the name of a registered device that is exempt.",
+)  # fmt: skip
 @click.option("--group", "groups", metavar="NAME", multiple=True, help="A group that is exempt.")
 @click.option("--app", "apps", metavar="ID", multiple=True, help="An app that they may use.")
 @click.option("--order", "orders", metavar="ID", multiple=True, help="An order that does not bind them.")

@@ -156,14 +156,15 @@ def test_an_exemption_is_one_file_that_says_what_was_asked_for(run: Run, own: Pa
     """With all that was given, until the instant that was given."""
     until = (datetime.now().astimezone() + timedelta(days=20)).replace(microsecond=0)
     said = run(
-        "exempt", "--device", "2001:db8::7", "--device", "192.0.2.0/30", "--group", "phones", "--order",
-        "ca-tbs-2023-02-28", "--app", "tiktok", "--reason", "other", "--explanation", "étude", "--grantor", "CIO",
-        "--until", until.isoformat(),
+        "exempt", "--device", "2001:db8::7", "--device", "192.0.2.0/30", "--device", "phone-7", "--group", "phones",
+        "--order", "ca-tbs-2023-02-28", "--app", "tiktok", "--reason", "other", "--explanation", "étude",
+        "--grantor", "CIO", "--until", until.isoformat(),
     )  # fmt: skip
 
     found = read(only_file(own / "exemptions").read_text(), "x", Exemption)
     assert said.exit_code == 0
-    assert (list(map(str, found.devices)), found.groups) == (["2001:db8::7/128", "192.0.2.0/30"], ("phones",))
+    assert list(map(str, found.devices)) == ["2001:db8::7/128", "192.0.2.0/30", "phone-7"]
+    assert found.groups == ("phones",)
     assert (found.orders, found.apps) == (("ca-tbs-2023-02-28",), ("tiktok",))
     assert (found.reason, found.explanation, found.grantor) == (ExemptionReason.OTHER, "étude", "CIO")
     assert found.expires == until
