@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -33,6 +34,12 @@ def resolver() -> Iterator[Resolving]:
         yield started
 
 
+def _sit_down() -> None:
+    """In the child: the terminal is its own, and Ctrl-C is heard though whoever runs the tests may ignore it."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def on_terminal(words: list[str], answers: Mapping[str, list[str]]) -> tuple[int, str]:
     """Run the command on a terminal and answer its questions; (exit code, all that was on the screen).
 
@@ -45,7 +52,7 @@ def on_terminal(words: list[str], answers: Mapping[str, list[str]]) -> tuple[int
     seen = answered = ""
     process = subprocess.Popen(
         [sys.executable, "-m", "resolver", *words], stdin=theirs, stdout=theirs, stderr=theirs, cwd=ROOT,
-        env=ENVIRONMENT, start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        env=ENVIRONMENT, start_new_session=True, preexec_fn=_sit_down,
     )  # fmt: skip
     os.close(theirs)
     try:
