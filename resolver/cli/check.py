@@ -204,6 +204,8 @@ def _certificate_findings(config: Config, at: float) -> Iterator[Finding]:
 
     has_devices = database_of(machine.state_paths(config)).exists()
     for found in certificate(Certified(*files, encrypted.name, has_devices, encrypted.addresses), None, at):
-        if found.outcome in (Outcome.WARN, Outcome.FAIL):
+        # Alone, a certificate may be all that devices need: which authorities they trust is not known here.
+        is_doubtful = found.outcome is Outcome.WARN and not found.check.endswith(" chain")
+        if is_doubtful or found.outcome is Outcome.FAIL:
             where = Where(Kind.CONFIGURATION, key="encrypted.certificate")
             yield Finding(Severity.WARNING, where, Code.MACHINE, f"{found.found}; {found.mend}")
