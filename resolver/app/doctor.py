@@ -26,10 +26,10 @@ from resolver.app.machine import (
     RESOLV_CONF,
     StatePaths,
     UpstreamAddress,
-    make_exchange,
     upstream_addresses,
     worker_count,
 )
+from resolver.app.upstreams import make_exchange
 from resolver.config import Config
 from resolver.policy.client import Transport
 from resolver.policy.values import Endpoint

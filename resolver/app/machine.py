@@ -1,6 +1,5 @@
 """What a configuration leaves to the machine it runs on: host name, processors, folders, the system's resolvers."""
 
-import asyncio
 import contextlib
 import fcntl
 import os
@@ -12,17 +11,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Protocol
 
 from resolver import config as configuration
 from resolver.config import Config, PolicyZone, Upstream
-from resolver.engine.forwarder import Exchange
 from resolver.engine.inforce import IdentityTerms
 from resolver.feeds.files import shipped
 from resolver.policy.client import Transport
 from resolver.policy.source import Problem
 from resolver.policy.values import Endpoint
-from resolver.transport.exchange import UpstreamExchange
 from resolver.transport.secure_identity import SecureTerms
 from resolver.transport.sockets import format_address, has_address, is_wildcard
 
@@ -201,7 +197,8 @@ def upstream_addresses(config: Config) -> tuple[UpstreamAddress, ...]:
         found = [UpstreamAddress(host, 53, _is_loopback(host)) for host in _system_resolvers()]
     else:
         found = [_upstream(upstream) for upstream in config.upstreams]
-    return tuple(u for u in dict.fromkeys(found) if not any(_reaches(u, endpoint) for endpoint in config.listen))
+    own = (*config.listen, *config.encrypted.dot, *config.encrypted.doh)
+    return tuple(u for u in dict.fromkeys(found) if not any(_reaches(u, endpoint) for endpoint in own))
 
 
 def _upstream(written: Upstream) -> UpstreamAddress:
@@ -221,44 +218,6 @@ def _upstream(written: Upstream) -> UpstreamAddress:
 
 
 _ENCRYPTED = {"tls": Transport.DOT, "https": Transport.DOH}
-
-
-class Link(Exchange, Protocol):
-    """The way to an upstream as its owner sees it."""
-
-    @property
-    def ignored(self) -> int:
-        """How many replies were none to what was asked."""
-        ...
-
-    def close(self) -> None:
-        """Close; what still waits fails."""
-        ...
-
-
-def make_exchange(loop: asyncio.AbstractEventLoop, upstream: UpstreamAddress, sockets: int) -> Link:
-    """The way to an upstream.
-
-    Args:
-        loop: The worker's.
-        upstream: Which.
-        sockets: UDP sockets to ask it through, where it is asked over UDP.
-
-    Raises:
-        OSError: The file with the authorities to trust can not be read.
-    """
-    host, port, secure = upstream.host, upstream.port, upstream.secure
-    if secure is None:
-        return UpstreamExchange(loop, host, port, sockets)
-    # Where it has no TLS it is asked at the usual port: at this one nobody would speak plain DNS.
-    plain = None if secure.strict else UpstreamExchange(loop, host, 53, sockets)
-    if secure.transport is Transport.DOT:
-        from resolver.transport.secure import TlsExchange
-
-        return TlsExchange(loop, host, port, secure, plain)
-    from resolver.transport.secure_http import HttpsExchange  # imports h2, which few need
-
-    return HttpsExchange(loop, host, port, secure, plain)
 
 
 def identity_terms(config: Config) -> IdentityTerms:

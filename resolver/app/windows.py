@@ -203,8 +203,8 @@ class Windows:
                 counts[index("=connections", transport)] = len(server)
                 counts[index("evicted", transport)] = server.places.evicted
         if self._quic is not None and self._quic.faults > self._faults:
+            counts[index("internal_errors")] += self._quic.faults - self._faults
             self._faults = self._quic.faults
-            counts[index("quic_faults")] = self._faults
             _log.error("a connection of QUIC was ended by an error of ours: %s", self._quic.last_fault)
 
     def behind_proxy(self, packet: bytes, client: Client) -> tuple[bytes, Client] | None:

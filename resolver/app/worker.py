@@ -33,13 +33,13 @@ from resolver.app.machine import (
     StatePaths,
     UpstreamAddress,
     identity_terms,
-    make_exchange,
     node_name,
     nsid,
     upstream_addresses,
 )
 from resolver.app.recognition import REGISTER_NAME, RegisterFile
 from resolver.app.seen import LastSeen
+from resolver.app.upstreams import make_exchange
 from resolver.app.windows import Windows, WindowTerms
 from resolver.config import Config
 from resolver.engine.cache import Cache, CacheTerms, Entry

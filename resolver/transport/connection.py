@@ -12,7 +12,6 @@ up waits for the next query, or a few milliseconds. The timer is set anew only w
 
 import asyncio
 import os
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -35,6 +34,7 @@ from resolver.transport.bounded import BoundedQuic, Speaker
 from resolver.transport.desk import Desk, HttpTerms, Page
 from resolver.transport.doh import DohTerms
 from resolver.transport.places import Places
+from resolver.transport.sockets import packed
 from resolver.transport.udp import Answerer
 
 LAZY_SECONDS: Final = 0.005  # till what an acknowledgement lets us tidy up is tidied up
@@ -313,9 +313,8 @@ class Connection:
         server, window, quic = self._server, self._window, self._quic
         self._settle()
         self._touch()
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
         client = Client(
-            socket.inet_pton(family, self.host.partition("%")[0]),
+            packed(self.host),
             server.sockaddr(self.host, self._port),
             window.transport,
             window.listener,

@@ -22,7 +22,7 @@ from resolver.transport.http2 import Http2
 from resolver.transport.http2_frames import PREFACE
 from resolver.transport.http2_heads import ReplyHeads
 from resolver.transport.places import Places, PlaceTerms
-from resolver.transport.sockets import TCP_BACKLOG
+from resolver.transport.sockets import TCP_BACKLOG, packed
 from resolver.transport.tls import TlsDoor, credentials_of
 from resolver.transport.turns import Turns
 from resolver.transport.udp import Answerer
@@ -101,11 +101,9 @@ class HttpServer:
         """Stop accepting, let what is in flight be answered for so many seconds, and close."""
         for door in self._doors:
             door.close()
-        end = self.now() + patience
         for connection in self._connections():
             connection.leave()
-        while any(connection.is_busy for connection in self._connections()) and self.now() < end:
-            await asyncio.sleep(0.02)
+        await self.places.drain(patience)
         for connection in self._connections():
             connection.close()
 
@@ -118,8 +116,7 @@ class HttpServer:
 
     def desk(self, transport: asyncio.BaseTransport, host: str, port: int, listener: str | None) -> Desk:
         """What who is at the other end of a connection may ask."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        address = socket.inet_pton(family, host.partition("%")[0])
+        address = packed(host)
         shown = self._credentials_of(transport)
         client = Client(address, self._sockaddr(host, port), Transport.DOH, listener, shown)
         stays = listener is not None or (shown is not None and bool(shown.certificate))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 SWEEP_SECONDS = 1.0
+DRAIN_LOOK_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,12 @@ class Places:
         """Note that a connection did something useful just now."""
         if guest in self._guests:
             self._guests.move_to_end(guest)
+
+    async def drain(self, patience: float) -> None:
+        """Wait until nobody is busy any longer, or so many seconds have passed."""
+        end = self._now() + patience
+        while any(guest.is_busy for guest in self._guests) and self._now() < end:
+            await asyncio.sleep(DRAIN_LOOK_SECONDS)
 
     def close(self) -> None:
         """Look after nobody any longer."""

@@ -30,8 +30,7 @@ def behind_proxy(octets: bytes, proxy: Client, sockaddr: Callable[[str, int], by
     if header is None:
         return None
     if header.is_local:
-        # The proxy's own, to see whether we live. Never learned by the memo, which would then know a proxy's address.
-        return header.length, replace(proxy, credentials=Credentials(), proxied=True)
+        return header.length, replace(proxy, proxied=True)  # the proxy's own, to see whether we live
     shown = Credentials(
         certificate=() if header.common_name is None else (header.common_name,),
         path_token=header.token,

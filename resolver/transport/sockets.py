@@ -112,6 +112,11 @@ def _sentence(host: str, port: int, kind: socket.SocketKind, error: OSError) -> 
     return f"can not listen on {where}"
 
 
+def packed(host: str) -> bytes:
+    """The 4 or 16 octets of an address in text; a scope (`%eth0`) is left out."""
+    return socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host.partition("%")[0])
+
+
 def format_address(host: str, port: int) -> str:
     """An address as people write it: brackets around IPv6."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -18,7 +18,7 @@ from typing import cast
 from resolver.policy.client import Client, Credentials, Transport
 from resolver.transport.places import Places, PlaceTerms
 from resolver.transport.proxied import behind_proxy
-from resolver.transport.sockets import TCP_BACKLOG
+from resolver.transport.sockets import TCP_BACKLOG, packed
 from resolver.transport.tls import TlsDoor
 from resolver.transport.turns import Turns
 from resolver.transport.udp import Answerer
@@ -110,11 +110,9 @@ class StreamServer:
         for server in self._servers:
             server.close()
         self.places.close()
-        end = self.now() + patience
         for connection in self._connections():
             connection.stop_reading()
-        while any(connection.is_busy for connection in self._connections()) and self.now() < end:
-            await asyncio.sleep(0.02)
+        await self.places.drain(patience)
         for connection in self._connections():
             connection.close()
 
@@ -128,8 +126,7 @@ class StreamServer:
 
     def client(self, transport: asyncio.BaseTransport, host: str, port: int, listener: str | None) -> Client:
         """Who is at the other end of a connection."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        address = socket.inet_pton(family, host.partition("%")[0])
+        address = packed(host)
         if self._tls is None:
             return Client(address, self._sockaddr(host, port), Transport.TCP, listener)
         credentials = self._credentials_of(transport)

@@ -73,6 +73,14 @@ def test_a_listener_of_ones_own_is_no_upstream(listen: str, upstream: str, is_ke
     assert bool(found) is is_kept
 
 
+def test_an_encrypted_listener_of_ones_own_is_no_upstream_either() -> None:
+    """Whichever way it would be asked."""
+    encrypted = 'encrypted: {certificate: c, key: k, dot: ["127.0.0.1:853"], doh: ["127.0.0.1:443"]}\n'
+    for upstream in ("transport: tls, name: a.example", "transport: https, name: a.example"):
+        written = f"{encrypted}upstreams: [{{address: 127.0.0.1, {upstream}}}]\n"
+        assert machine.upstream_addresses(config(written)) == (), upstream
+
+
 def test_an_interfaces_own_address_is_ones_own() -> None:
     """Not only loopback: whatever address this machine has."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

@@ -1,6 +1,7 @@
 """Places: bounded, and given to whoever needs them more."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -133,3 +134,18 @@ def test_a_place_is_let_go_once(times: int) -> None:
         assert places.admit(Guest())
 
     with_places(PlaceTerms(connections=1), story)
+
+
+@pytest.mark.parametrize("busy", [True, False])
+def test_the_busy_are_waited_for_and_not_for_ever(busy: bool) -> None:
+    """As soon as nobody is, or when the patience is over."""
+
+    async def story(places: Places) -> None:
+        guest = Guest(busy=True)
+        places.admit(guest)
+        if not busy:
+            asyncio.get_running_loop().call_soon(setattr, guest, "is_busy", False)
+        async with asyncio.timeout(10):
+            await places.drain(0.05 if busy else 1e9)
+
+    with_places(PlaceTerms(), story, time.monotonic)

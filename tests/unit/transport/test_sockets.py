@@ -7,7 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from resolver.transport.sockets import BindError, bind_tcp, bind_udp, check_free, format_address, is_wildcard
+from resolver.transport.sockets import (
+    BindError,
+    bind_tcp,
+    bind_udp,
+    check_free,
+    format_address,
+    is_wildcard,
+    packed,
+)
 
 LOOPBACKS = ["127.0.0.1", "::1"]
 
@@ -94,3 +102,11 @@ def test_an_ipv6_socket_leaves_ipv4_alone() -> None:
     """So that 0.0.0.0 and :: can be listened on side by side, and every client has one spelling."""
     with bind_udp("::", 0) as six, bind_udp("0.0.0.0", six.getsockname()[1]) as four:
         assert four.getsockname()[1] == six.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("host", "octets"), [("192.0.2.1", b"\xc0\0\2\1"), ("fe80::1%eth0", b"\xfe\x80" + bytes(13) + b"\1")]
+)
+def test_an_address_is_packed_without_its_scope(host: str, octets: bytes) -> None:
+    """4 or 16 octets."""
+    assert packed(host) == octets
