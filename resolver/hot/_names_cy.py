@@ -12,14 +12,16 @@ pool      wire names     sorted, one after another
 
 That is 15.92 octets a name beside the pool, which only `listed` reads, so that it never is in a worker's memory. Most
 look-ups miss, and of those 95 in 100 end at `marks`, one octet a name: little memory has to be near, so that a longer
-list costs little. Nanoseconds for a whole name of three labels, at random over all of the table:
+list costs little. Nanoseconds for a whole name of four labels, at random over all of the table; `screen` with 64
+names of five labels, one of them listed:
 
 ```
 names                        1,000   100,000   1,000,000   10,000,000
-compiled, nothing listed        90       120         160          200
-compiled, one label listed     450       480         610        1,170
-plain, nothing listed          830       910       1,060        1,200
-plain, one label listed      2,270     2,420       2,800        3,300
+compiled, nothing listed        75        80          95          140
+compiled, one label listed     350       370         440          540
+compiled, screen               125       135         180          235
+plain, nothing listed          990     1,060       1,050        1,280
+plain, one label listed      1,920     1,960       2,130        2,570
 ```
 
 The fingerprint of a name is its wire form read as one big-endian number, modulo the prime, which has 30 bits. In plain
@@ -38,6 +40,9 @@ its digest.
 - Two listed names of one digest, so that one is judged by the claims of the other, are 2**-56 likely among ten million.
 - Nor can a list be stuffed with names of one bucket, to make look-ups slow: where a bucket holds more than `DEEPEST`,
   another seed is taken.
+
+This file has so many lines because a look-up has two bodies, and the compiled one its own BLAKE2s: C functions of a
+second module could not be called without objects in between.
 """
 
 import hashlib
@@ -57,7 +62,7 @@ else:
 
     if cython.compiled:
         from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
-        from cython.cimports.libc.string import memcmp, memcpy, memset
+        from cython.cimports.libc.string import memcpy, memset
 
 SECTIONS = ("key", "marks", "starts", "records", "pool")
 
@@ -72,7 +77,8 @@ _KEY = struct.Struct("<Q16s")
 _RECORD = struct.Struct("<B9sI")
 _EVIDENCE = 10  # octets of a record that must match: tag and digest
 _LEAST_PRIME, _PRIME_LIMIT = 15 << 26, 1 << 30  # so that the bits of a fingerprint are about equally often set
-# BLAKE2s (RFC 7693 §2.6, §2.7) for the compiled build, where an object for each digest would cost more than the digest.
+# BLAKE2s (RFC 7693 §2.6, §2.7) for the compiled build, where an object for each digest would cost more than the digest,
+# and where those of four names are made side by side.
 _INITIAL = (
     0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A, 0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19,
 )  # fmt: skip
@@ -82,6 +88,7 @@ _SIGMA = bytes.fromhex(
     "0c05010f0e0d040a000706030902080b0d0b070e0c01030905000f040806020a060f0e090b0300080c020d0701040a05"
     "0a020804070601050f0b090e030c0d00"
 )
+_TAGS = tuple(bytes((tag,)) for tag in range(256))
 _SUFFIX_MASKS = tuple((1 << 8 * octets) - 1 for octets in range(256))
 
 
@@ -186,6 +193,8 @@ def _is_prime(n: int) -> bool:
     return True
 
 
+@cython.boundscheck(False)
+@cython.wraparound(False)
 @cython.cclass
 class NameTable:
     """A read-only table over the sections of one file."""
@@ -200,8 +209,10 @@ class NameTable:
         salted_initial: cython.uint[8]
         touched: cython.uint
         prime: cython.ulonglong
+        prime_inverse: cython.ulonglong  # 2**62 over the prime
         buckets: cython.uint
-        count: cython.Py_ssize_t
+        buckets_inverse: cython.ulonglong  # 2**32 over the buckets
+        count: cython.uint
     else:
         marks: memoryview
         starts: memoryview
@@ -244,6 +255,8 @@ class NameTable:
             for k in range(255, -1, -1):
                 self.weights[k] = weight
                 weight = (weight << 8) % self.prime
+            self.prime_inverse = (1 << 62) // self.prime
+            self.buckets_inverse = (1 << 32) // self.buckets
             for k in range(160):
                 self.sigma[k] = _SIGMA[k]
             # The parameter block (RFC 7693 §2.5): digest length, no key, fanout 1, depth 1, then salt and person.
@@ -256,8 +269,6 @@ class NameTable:
 
     if cython.compiled:
 
-        @cython.boundscheck(False)
-        @cython.wraparound(False)
         @cython.cfunc
         @cython.inline
         @cython.exceptval(check=False)
@@ -275,18 +286,26 @@ class NameTable:
                 total += cython.cast(cython.ulonglong, octets[j]) * self.weights[256 - size + j]
             return total
 
-        @cython.boundscheck(False)
-        @cython.wraparound(False)
         @cython.cfunc
         @cython.inline
         @cython.exceptval(check=False)
-        def _is_marked(self, fingerprint: cython.uint) -> cython.uint:
-            held: cython.uint = self.marks[fingerprint % self.buckets]
-            spread: cython.uint = (fingerprint >> 20) * cython.cast(cython.uint, 0x9E3779B1)
-            return (held >> (spread >> 27)) & (held >> (spread >> 22 & 31)) & (held >> (spread >> 17 & 31)) & 1
+        def _fingerprint(self, total: cython.ulonglong) -> cython.uint:
+            """`total`, below 2**46, modulo the prime, without a division.
 
-    @cython.boundscheck(False)
-    @cython.wraparound(False)
+            What is cut off makes the quotient smaller by 2**16 / prime + 2**-16 at most before it is rounded down: so
+            it is at most one too small.
+            """
+            rest: cython.ulonglong = total - ((total >> 16) * self.prime_inverse >> 46) * self.prime
+            return rest - self.prime if rest >= self.prime else rest
+
+        @cython.cfunc
+        @cython.inline
+        @cython.exceptval(check=False)
+        def _bucket(self, fingerprint: cython.uint) -> cython.uint:
+            """A fingerprint modulo the buckets in the same way; here the quotient gets smaller by 2**-2 at most."""
+            rest: cython.uint = fingerprint - (fingerprint * self.buckets_inverse >> 32) * self.buckets
+            return rest - self.buckets if rest >= self.buckets else rest
+
     def find(self, name: bytes) -> int:
         """The claim set of exactly this name (lower-cased wire form), or -1."""
         if cython.compiled:
@@ -294,16 +313,20 @@ class NameTable:
             if size > 255:
                 return -1
             octets: cython.p_const_uchar = cython.cast(cython.p_const_uchar, PyBytes_AS_STRING(name))
-            f: cython.uint = self._sum(octets, 0, size, size) % self.prime
-            return self._claim_set(f, octets, size) if self._is_marked(f) else -1
+            asked: cython.uint[4]
+            held: cython.longlong = -1
+            asked[0] = 0
+            asked[1] = size
+            asked[2] = self._fingerprint(self._sum(octets, 0, size, size))
+            if _is_marked(self.marks[self._bucket(asked[2])], asked[2]):
+                self._claim_sets(octets, asked, 1, cython.address(held))
+            return held
         fingerprint = int.from_bytes(name, "big") % self.prime
         mark = _MARKS[fingerprint >> 20]
         if self.marks[fingerprint % self.buckets] & mark != mark:
             return -1
         return self._listed_set(fingerprint, name)
 
-    @cython.boundscheck(False)
-    @cython.wraparound(False)
     def covering(self, name: bytes) -> list[tuple[int, int]]:
         """Every listed name that equals `name` or stands above it.
 
@@ -318,9 +341,9 @@ class NameTable:
         if cython.compiled:
             octets: cython.p_const_uchar = cython.cast(cython.p_const_uchar, PyBytes_AS_STRING(name))
             size: cython.Py_ssize_t = PyBytes_GET_SIZE(name)
-            offsets: cython.Py_ssize_t[128]
-            passed: cython.Py_ssize_t[128]
-            fingerprints: cython.uint[128]
+            offsets: cython.uchar[128]
+            asked: cython.uint[128 * 4]
+            held: cython.longlong[128]
             labels: cython.int = 0
             passes: cython.int = 0
             k: cython.int
@@ -337,25 +360,25 @@ class NameTable:
             for k in range(labels - 1, -1, -1):
                 total += self._sum(octets, offsets[k], end, size)
                 end = offsets[k]
-                f = total % self.prime
+                f = self._fingerprint(total)
                 # No branch on what memory says, so that the loads of all labels are under way at once.
-                passed[passes] = end
-                fingerprints[passes] = f
-                passes += self._is_marked(f)
+                asked[4 * passes] = end
+                asked[4 * passes + 1] = size - end
+                asked[4 * passes + 2] = f
+                passes += _is_marked(self.marks[self._bucket(f)], f)
+            self._claim_sets(octets, asked, passes, held)
             for k in range(passes - 1, -1, -1):
-                claim_set = self._claim_set(fingerprints[k], octets + passed[k], size - passed[k])
-                if claim_set >= 0:
-                    found.append((passed[k], claim_set))
+                if held[k] >= 0:
+                    found.append((asked[4 * k], held[k]))
             return found
-        marks, prime, buckets = self.marks, self.prime, self.buckets
+        marks, prime, buckets, every = self.marks, self.prime, self.buckets, _MARKS
         rest = len(name)
         value = int.from_bytes(name, "big")
         offset = 0
         while n := name[offset]:
             fingerprint = value % prime
-            bucket = fingerprint % buckets
-            mark = _MARKS[fingerprint >> 20]
-            if marks[bucket] & mark == mark:
+            mark = every[fingerprint >> 20]
+            if marks[fingerprint % buckets] & mark == mark:
                 claim_set = self._listed_set(fingerprint, name[offset:])
                 if claim_set >= 0:
                     found.append((offset, claim_set))
@@ -366,10 +389,11 @@ class NameTable:
     def _listed_set(self, fingerprint: int, name: bytes) -> int:
         """The claim set of the one record in the bucket that is this name's, or -1."""
         bucket = fingerprint % self.buckets
-        records = bytes(self.records[_RECORD.size * self.starts[bucket] : _RECORD.size * self.starts[bucket + 1]])
+        starts = self.starts
+        records = self.records[_RECORD.size * starts[bucket] : _RECORD.size * starts[bucket + 1]].tobytes()
         digest = self.salted.copy()
         digest.update(name)
-        wanted = bytes((fingerprint >> 12 & 255,)) + digest.digest()
+        wanted = _TAGS[fingerprint >> 12 & 255] + digest.digest()
         at = records.find(wanted)
         while at > 0 and at % _RECORD.size:  # not where a record begins
             at = records.find(wanted, at + 1)
@@ -377,99 +401,155 @@ class NameTable:
 
     if cython.compiled:
 
-        @cython.boundscheck(False)
-        @cython.wraparound(False)
         @cython.cfunc
         @cython.exceptval(check=False)
-        def _claim_set(
-            self, fingerprint: cython.uint, name: cython.p_const_uchar, size: cython.Py_ssize_t
-        ) -> cython.longlong:
-            """The same as `_listed_set`, with nothing made."""
-            bucket: cython.uint = fingerprint % self.buckets
-            tag: cython.uint = fingerprint >> 12 & 255
-            first: cython.Py_ssize_t = self.starts[bucket]
-            at: cython.Py_ssize_t
-            end: cython.Py_ssize_t = self.starts[bucket + 1]
-            digest: cython.uchar[9]
-            is_made: cython.bint = False
-            if end > self.count:  # a damaged file
-                end = self.count
-            for at in range(14 * first, 14 * end, 14):
-                if self.records[at] != tag:
-                    continue
-                if not is_made:
-                    self._digest(name, size, digest)
-                    is_made = True
-                if memcmp(cython.address(self.records[at + 1]), digest, 9) == 0:
-                    return (
-                        self.records[at + 10]
-                        | self.records[at + 11] << 8
-                        | self.records[at + 12] << 16
-                        | cython.cast(cython.longlong, self.records[at + 13]) << 24
-                    )
-            return -1
-
-        @cython.boundscheck(False)
-        @cython.wraparound(False)
-        @cython.cfunc
-        @cython.exceptval(check=False)
-        def _digest(self, name: cython.p_const_uchar, size: cython.Py_ssize_t, digest: cython.p_uchar) -> cython.void:
-            """The first nine octets of a name's BLAKE2s (RFC 7693 §3.3)."""
-            h: cython.uint[8]
-            block: cython.uchar[64]
-            done: cython.Py_ssize_t = 0
-            k: cython.int
-            memcpy(h, self.salted_initial, 32)
-            while size - done > 64:
-                memcpy(block, name + done, 64)
-                done += 64
-                self._compress(h, block, done, False)
-            memset(block, 0, 64)
-            memcpy(block, name + done, size - done)
-            self._compress(h, block, size, True)
-            for k in range(9):
-                digest[k] = h[k >> 2] >> 8 * (k & 3) & 255
-
-        @cython.boundscheck(False)
-        @cython.wraparound(False)
-        @cython.cfunc
-        @cython.exceptval(check=False)
-        def _compress(
-            self, h: cython.p_uint, block: cython.p_uchar, octets: cython.uint, is_last: cython.bint
+        def _claim_sets(
+            self, names: cython.p_const_uchar, asked: cython.p_uint, count: cython.Py_ssize_t, held: cython.p_longlong
         ) -> cython.void:
-            """One block (RFC 7693 §3.2)."""
-            v: cython.uint[16]
-            m: cython.uint[16]
+            """The same as `_listed_set` of up to 1,024 names, with nothing made.
+
+            Args:
+                names: Where all of them are.
+                asked: Of each: where it begins there, its octets, its fingerprint, and one number more.
+                count: How many.
+                held: Where to write the claim sets.
+            """
+            firsts: cython.uint[1024]
+            ends: cython.uint[1024]
+            lot: cython.uint[4]
+            found: cython.uint[4]
+            lanes: cython.int = 0
+            touched: cython.uint = 0
+            tag: cython.uint
+            bucket: cython.uint
+            record: cython.uint
+            records: cython.p_uchar = cython.cast(cython.p_uchar, cython.address(self.records[0]))
+            j: cython.Py_ssize_t
+            # Each loop has little in it but loads, so that those for all names are under way at once.
+            for j in range(count):
+                bucket = self._bucket(asked[4 * j + 2])
+                firsts[j] = self.starts[bucket]
+                ends[j] = self.starts[bucket + 1]
+                held[j] = -1
+            for j in range(count):
+                if ends[j] > self.count:  # a damaged file
+                    ends[j] = self.count
+                if firsts[j] < ends[j]:
+                    touched += records[14 * cython.cast(cython.Py_ssize_t, firsts[j])]
+                    touched += records[14 * cython.cast(cython.Py_ssize_t, ends[j]) - 1]
+            self.touched = touched  # so that no compiler leaves the loads out
+            for j in range(count):
+                tag = asked[4 * j + 2] >> 12 & 255
+                for record in range(firsts[j], ends[j]):
+                    if records[14 * cython.cast(cython.Py_ssize_t, record)] != tag:
+                        continue
+                    lot[lanes] = j
+                    found[lanes] = record
+                    lanes += 1
+                    if lanes == 4:
+                        self._settle(names, asked, lot, found, lanes, held)
+                        lanes = 0
+            if lanes:
+                self._settle(names, asked, lot, found, lanes, held)
+
+        @cython.cfunc
+        @cython.exceptval(check=False)
+        def _settle(
+            self,
+            names: cython.p_const_uchar,
+            asked: cython.p_uint,
+            lot: cython.p_uint,
+            found: cython.p_uint,
+            lanes: cython.int,
+            held: cython.p_longlong,
+        ) -> cython.void:
+            """Compare up to four names with a record each, and write the claim sets of those whose digests match."""
+            h: cython.uint[32]
+            lane: cython.int
+            at: cython.Py_ssize_t
+            for lane in range(lanes, 4):
+                lot[lane] = lot[0]
+            self._digest(names, asked, lot, h)
+            for lane in range(lanes):
+                at = 14 * cython.cast(cython.Py_ssize_t, found[lane])
+                if (
+                    _word(cython.address(self.records[at + 1])) == h[lane]
+                    and _word(cython.address(self.records[at + 5])) == h[4 + lane]
+                    and self.records[at + 9] == h[8 + lane] & 255
+                    and held[lot[lane]] < 0
+                ):
+                    held[lot[lane]] = _word(cython.address(self.records[at + 10]))
+
+        @cython.cfunc
+        @cython.exceptval(check=False)
+        def _digest(
+            self, names: cython.p_const_uchar, asked: cython.p_uint, lot: cython.p_uint, h: cython.p_uint
+        ) -> cython.void:
+            """BLAKE2s of four names side by side (RFC 7693 §3.3), so that loops over lanes become vectors."""
+            m: cython.uint[64]
+            ends: cython.uint[12]
+            block: cython.uchar[64]
+            lane: cython.int
+            k: cython.int
+            octets: cython.int
+            left: cython.int
+            longest: cython.int = 0
+            done: cython.int = 0
+            for k in range(8):
+                for lane in range(4):
+                    h[4 * k + lane] = self.salted_initial[k]
+            while done == 0 or done < longest:
+                for lane in range(4):
+                    left = cython.cast(cython.int, asked[4 * lot[lane] + 1]) - done
+                    if left > longest:
+                        longest = left
+                    octets = 64 if left > 64 else left if left > 0 else 0
+                    ends[lane] = done + octets
+                    ends[4 + lane] = 0xFFFFFFFF if left <= 64 else 0
+                    ends[8 + lane] = 0xFFFFFFFF if left > 0 or done == 0 else 0
+                    memset(block, 0, 64)
+                    memcpy(block, names + asked[4 * lot[lane]] + done, octets)
+                    for k in range(16):
+                        m[4 * k + lane] = _word(block + 4 * k)
+                self._compress(h, m, ends)
+                done += 64
+
+        @cython.cfunc
+        @cython.exceptval(check=False)
+        def _compress(self, h: cython.p_uint, m: cython.p_uint, ends: cython.p_uint) -> cython.void:
+            """A block of each of four names (RFC 7693 §3.2).
+
+            Args:
+                h: What was reached so far, four times eight words; here as below, the four of one word lie together.
+                m: The block.
+                ends: How many octets were read; all bits where the block is the last one; all bits where there is one.
+            """
+            v: cython.uint[64]
             s: cython.p_uchar
             k: cython.int
-            for k in range(16):
-                m[k] = (
-                    cython.cast(cython.uint, block[4 * k])
-                    | cython.cast(cython.uint, block[4 * k + 1]) << 8
-                    | cython.cast(cython.uint, block[4 * k + 2]) << 16
-                    | cython.cast(cython.uint, block[4 * k + 3]) << 24
-                )
+            lane: cython.int
             for k in range(8):
-                v[k] = h[k]
-                v[k + 8] = self.initial[k]
-            v[12] ^= octets
-            if is_last:
-                v[14] = ~v[14]
+                for lane in range(4):
+                    v[4 * k + lane] = h[4 * k + lane]
+                    v[32 + 4 * k + lane] = self.initial[k]
+            for lane in range(4):
+                v[48 + lane] ^= ends[lane]
+                v[56 + lane] ^= ends[4 + lane]
             for k in range(10):
                 s = cython.address(self.sigma[16 * k])
-                _mix(v, 0, 4, 8, 12, m[s[0]], m[s[1]])
-                _mix(v, 1, 5, 9, 13, m[s[2]], m[s[3]])
-                _mix(v, 2, 6, 10, 14, m[s[4]], m[s[5]])
-                _mix(v, 3, 7, 11, 15, m[s[6]], m[s[7]])
-                _mix(v, 0, 5, 10, 15, m[s[8]], m[s[9]])
-                _mix(v, 1, 6, 11, 12, m[s[10]], m[s[11]])
-                _mix(v, 2, 7, 8, 13, m[s[12]], m[s[13]])
-                _mix(v, 3, 4, 9, 14, m[s[14]], m[s[15]])
+                for lane in range(4):
+                    _mix(v, lane, 16 + lane, 32 + lane, 48 + lane, m[4 * s[0] + lane], m[4 * s[1] + lane])
+                    _mix(v, 4 + lane, 20 + lane, 36 + lane, 52 + lane, m[4 * s[2] + lane], m[4 * s[3] + lane])
+                    _mix(v, 8 + lane, 24 + lane, 40 + lane, 56 + lane, m[4 * s[4] + lane], m[4 * s[5] + lane])
+                    _mix(v, 12 + lane, 28 + lane, 44 + lane, 60 + lane, m[4 * s[6] + lane], m[4 * s[7] + lane])
+                    _mix(v, lane, 20 + lane, 40 + lane, 60 + lane, m[4 * s[8] + lane], m[4 * s[9] + lane])
+                    _mix(v, 4 + lane, 24 + lane, 44 + lane, 48 + lane, m[4 * s[10] + lane], m[4 * s[11] + lane])
+                    _mix(v, 8 + lane, 28 + lane, 32 + lane, 52 + lane, m[4 * s[12] + lane], m[4 * s[13] + lane])
+                    _mix(v, 12 + lane, 16 + lane, 36 + lane, 56 + lane, m[4 * s[14] + lane], m[4 * s[15] + lane])
             for k in range(8):
-                h[k] ^= v[k] ^ v[k + 8]
+                for lane in range(4):
+                    h[4 * k + lane] ^= (v[4 * k + lane] ^ v[32 + 4 * k + lane]) & ends[8 + lane]
 
-        @cython.boundscheck(False)
-        @cython.wraparound(False)
         def screen(self, names: bytes, words: bytes, count: cython.Py_ssize_t) -> None:
             """Look up many names at one time, so that what memory has to bring for all of them is under way at once.
 
@@ -484,24 +564,22 @@ class NameTable:
             """
             room: cython.p_const_uchar = cython.cast(cython.p_const_uchar, PyBytes_AS_STRING(names))
             told: cython.p_longlong = cython.cast(cython.p_longlong, PyBytes_AS_STRING(words))
-            prints: cython.uint[64 * 16]
-            owners: cython.uchar[64 * 16]
-            places: cython.uchar[64 * 16]
-            passed: cython.ushort[64 * 16]
+            asked: cython.uint[64 * 16 * 4]
+            buckets: cython.uint[64 * 16]
+            marks: cython.uint[64 * 16]
+            held: cython.longlong[64 * 16]
             octets: cython.p_const_uchar
             offsets: cython.uchar[16]
             labels: cython.int
             made: cython.int = 0
             passes: cython.int = 0
-            touched: cython.uint = 0
+            f: cython.uint
             k: cython.int
             j: cython.int
             i: cython.Py_ssize_t
             end: cython.Py_ssize_t
             size: cython.Py_ssize_t
             total: cython.ulonglong
-            first: cython.uint
-            claim_set: cython.longlong
             if count > 64:
                 count = 64
             for k in range(count):
@@ -523,26 +601,27 @@ class NameTable:
                 for j in range(labels - 1, -1, -1):
                     total += self._sum(octets, offsets[j], end, size)
                     end = offsets[j]
-                    prints[made] = total % self.prime
-                    owners[made] = k
-                    places[made] = end
+                    f = self._fingerprint(total)
+                    asked[4 * made] = 256 * k + end
+                    asked[4 * made + 1] = size - end
+                    asked[4 * made + 2] = f
+                    buckets[made] = self._bucket(f)
                     made += 1
+            for j in range(made):  # nothing else, so that the loads of all are under way at once
+                marks[j] = self.marks[buckets[j]]
             for j in range(made):
-                passed[passes] = j
-                passes += self._is_marked(prints[j])
+                f = asked[4 * j + 2]
+                asked[4 * passes] = asked[4 * j]
+                asked[4 * passes + 1] = asked[4 * j + 1]
+                asked[4 * passes + 2] = f
+                passes += _is_marked(marks[j], f)
+            self._claim_sets(room, asked, passes, held)
             for j in range(passes):
-                first = self.starts[prints[passed[j]] % self.buckets]
-                if first < self.count:
-                    touched += self.records[14 * cython.cast(cython.Py_ssize_t, first)]
-            self.touched = touched  # so that no compiler leaves the loads out
-            for j in range(passes):
-                k = owners[passed[j]]
-                i = places[passed[j]]
-                claim_set = self._claim_set(prints[passed[j]], room + 256 * k + i, told[4 * k] - i)
-                if claim_set < 0:
+                if held[j] < 0:
                     continue
-                told[4 * k + 1] = i
-                told[4 * k + 2] = claim_set if told[4 * k + 3] == 0 or told[4 * k + 2] == claim_set else -1
+                k = asked[4 * j] >> 8
+                told[4 * k + 1] = asked[4 * j] & 255
+                told[4 * k + 2] = held[j] if told[4 * k + 3] == 0 or told[4 * k + 2] == held[j] else -1
                 told[4 * k + 3] += 1
 
 
@@ -551,14 +630,23 @@ if cython.compiled:
     @cython.cfunc
     @cython.inline
     @cython.exceptval(check=False)
+    def _is_marked(mark: cython.uint, fingerprint: cython.uint) -> cython.uint:
+        """1 where the mark of a bucket has the bits of a fingerprint, else 0."""
+        spread: cython.uint = (fingerprint >> 20) * cython.cast(cython.uint, 0x9E3779B1)
+        return (mark >> (spread >> 27)) & (mark >> (spread >> 22 & 31)) & (mark >> (spread >> 17 & 31)) & 1
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
+    def _word(octets: cython.p_const_uchar) -> cython.uint:
+        """Four octets as a number, little-endian whatever the machine."""
+        return octets[0] | octets[1] << 8 | octets[2] << 16 | cython.cast(cython.uint, octets[3]) << 24
+
+    @cython.cfunc
+    @cython.inline
+    @cython.exceptval(check=False)
     def _mix(
-        v: cython.p_uint,
-        a: cython.int,
-        b: cython.int,
-        c: cython.int,
-        d: cython.int,
-        x: cython.uint,
-        y: cython.uint,
+        v: cython.p_uint, a: cython.int, b: cython.int, c: cython.int, d: cython.int, x: cython.uint, y: cython.uint
     ) -> cython.void:
         """BLAKE2s' G (RFC 7693 §3.1)."""
         v[a] = v[a] + v[b] + x

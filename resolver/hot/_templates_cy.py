@@ -35,6 +35,7 @@ _PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 _ONE_QUESTION, _QUESTION_AND_OPT = b"\0\1" + bytes(6), b"\0\1" + bytes(5) + b"\1"
 _OPT_OCTETS = 11  # without options
 _SHAPES = 4096
+_FRAMES = 64  # of one template: by flags, types and kinds of OPT, octet by octet
 
 
 @cython.cclass
@@ -50,6 +51,7 @@ class Template:
     hit_head: bytes
     hit_middle: bytes
     hit_end: bytes
+    frames: dict[bytes, "Frame"]
 
     def __init__(
         self,
@@ -89,21 +91,29 @@ class Template:
         self.covers_itself = covers_itself
         self.cell = cell
         self.hit_head, self.hit_middle, self.hit_end = head, middle, end
+        self.frames = {}
 
-    def for_parent(self, text: bytes, offset: int, flags: bytes) -> "Parent":
-        """Fill the gaps of all questions that differ in their first label alone.
+    def frame(self, around: bytes) -> "Frame":
+        """What is the same in all answers to questions that differ in their name alone.
 
         Args:
-            text: The name without its first label, in text, without the last dot.
-            offset: Where in its wire form the listed name begins.
-            flags: RD and CD as asked, in the header's third and fourth octet.
+            around: The octets of such a question but for id and name.
         """
-        rest = self.rest
-        said = bytes((0x80 | flags[0], 0x80 | flags[1] | self.rcode)) + self.counts
-        end = b"".join((b".", text, self.hit_middle, text[offset:], self.hit_end))
-        if self.has_pointers:
-            return said, offset, rest[2:12], rest[14:], self.hit_head, end, self.cell
-        return said, -1, b"", rest, self.hit_head, end, self.cell
+        frame = self.frames.get(around)
+        if frame is None:
+            if len(self.frames) >= _FRAMES:
+                self.frames.clear()
+            tail = around[10:]
+            case = tail if tail.lower() != tail.upper() else b""
+            said = bytes((0x80 | around[0] & 1, 0x80 | around[1] & 0x10 | self.rcode)) + self.counts
+            before, after = (self.rest[2:12], self.rest[14:]) if self.has_pointers else (b"", self.rest)
+            frame = case, -len(tail), 4 - len(tail) or None, said, before, after, self.hit_head, self.cell
+            self.frames[around] = frame
+        return frame
+
+    def end_of_hit(self, text: bytes, listed: bytes) -> bytes:
+        """What a hit record says from the name on, or from any part of it on, both in text without the last dot."""
+        return b"".join((text, self.hit_middle, listed, self.hit_end))
 
     def holds_above(self) -> bool:
         """Whether it holds where the listed name itself is asked for, and another one lies above."""
@@ -113,12 +123,17 @@ class Template:
 Templates = dict[int, Template | None]
 """By `template_key`; None where it is known that there is none."""
 
-Parent = tuple[bytes, int, bytes, bytes, bytes, bytes, int]
-"""Of an answer: header less id; where the listed name begins in the parent, or -1 without pointers; what follows the
-first pointer, and the second; of its hit record what stands before the first label, and after it; the counter."""
+Frame = tuple[bytes, int, int | None, bytes, bytes, bytes, bytes, int]
+"""Of an answer: what follows the name in the question, or b"" where no octet of that is a letter's; where the name
+ends, and the question, from the datagram's end; the header less id; what follows the first pointer, or b"" without
+pointers, and the second; what stands before the name in the hit record; the counter."""
+
+Parent = tuple[int, int, bytes, "Frame"]
+"""Of all names that differ in their first label alone: where that may end in a datagram less its id; where the listed
+name begins, less that; what stands behind the label in the hit record; the rest."""
 
 Parents = dict[bytes, Parent]
-"""By a name without its first label, and the shape of the question."""
+"""By a question less its id and its first label, lower-cased but for the header."""
 
 
 def template_key(claim_set: int, offset: int, qtype: int, opt: int) -> int:
@@ -138,24 +153,25 @@ def fills_batches() -> bool:
     return bool(cython.compiled) and screens()
 
 
-_shapes: dict[bytes, bytes] = {}  # how a query looks but for id and name -> what of it matters, b"" if it is passed on
+_shapes: dict[bytes, int] = {}  # how a query looks but for id and name -> the lower 18 bits of a key, -1: is passed on
+_LAST_STARTS = [min(74, 266 - octets) for octets in range(256)]  # by the parent's octets and one: see `Parent`
 _POINTERS = [(0xC00C + offset).to_bytes(2, "big") for offset in range(512)]
 
 
-def _shape_of(around: bytes) -> bytes:
-    """RD, CD, kind of OPT and QTYPE of a query, from its octets but for id and QNAME; b"" for one that is passed on."""
+def _shape_of(around: bytes) -> int:
+    """The lower 18 bits of a template's key, from a query's octets but for id and QNAME; -1 where it is passed on."""
     opt = NO_OPT
     counts, record = around[2:10], around[14:]
     if around[0] & 0xF8 or around[12:14] != b"\0\1":
-        return b""
+        return -1
     if record:
         # Version 0 and no options; the sender's size and the flags but DO change nothing in an answer that always fits.
         if counts != _QUESTION_AND_OPT or record[:3] != b"\0\0\x29" or record[6] or record[9] or record[10]:
-            return b""
+            return -1
         opt = WITH_DO if record[7] & 0x80 else WITH_OPT
     elif counts != _ONE_QUESTION:
-        return b""
-    return bytes((around[0] & 1, around[1] & 0x10, opt)) + around[10:12]
+        return -1
+    return around[10] << 10 | around[11] << 2 | opt
 
 
 def fill(
@@ -172,68 +188,86 @@ def fill(
     Returns:
         (the reply less its id, the end of the hit record, the counter), or None for what is to be passed on.
     """
+    lower = datagram.lower()
+    start = 11 + lower[10] if len(lower) > 10 else 11  # of the parent
+    label = lower[11:start]
+    parent = parents.get(datagram[:10] + lower[start:])
+    if parent is not None:
+        limit, pointed, behind, (case, name_end, end, said, before, after, head, cell) = parent
+        if (
+            start <= limit
+            and (label.isalnum() or (label and not label.translate(None, _PLAIN)))
+            and (not case or datagram.endswith(case))
+            and table.find(lower[10:name_end]) < 0
+        ):
+            if before:
+                pointer = _POINTERS[pointed + start]
+                reply = b"".join((said, datagram[10:end], pointer, before, pointer, after))
+            else:
+                reply = said + datagram[10:end] + after
+            return reply, head + label + behind, cell
+    return _fill_first(templates, parents, table, datagram, lower)
+
+
+def _fill_first(
+    templates: Templates, parents: Parents, table: "NameTable", datagram: bytes, lower: bytes
+) -> tuple[bytes, bytes, int] | None:
+    """The same for a name whose parent is not known yet, or that is listed itself."""
     end = datagram.find(b"\0", 10) + 1  # of QNAME, if it is as plain as it must be
-    around = datagram[:10] + datagram[end:]
+    header, tail = datagram[:10], datagram[end:]
+    around = header + tail
     shape = _shapes.get(around)
     if shape is None:
-        if not end or len(around) not in (14, 14 + _OPT_OCTETS):
+        if not end or len(tail) not in (4, 4 + _OPT_OCTETS):
             return None
         if len(_shapes) >= _SHAPES:
             _shapes.clear()
         shape = _shapes[around] = _shape_of(around)
-    if not shape:
+    if shape < 0:
         return None
-    qname = datagram[10:end].lower()
-    start = qname[0] + 1  # of its parent
-    label = qname[1:start]
-    below = qname[start:] + shape
-    parent = parents.get(below)
-    if (
-        parent is None
-        or start > 64
-        or len(qname) > _NAME_OCTETS
-        or not (label.isalnum() or not label.translate(None, _PLAIN))
-        or table.find(qname) >= 0
-    ):
-        text = _text(qname)
-        covering = table.covering(qname) if text else []
-        if not covering:
-            return None
-        offset, claim_set = covering[0]
-        if len(covering) > 1 and any(other != claim_set for _, other in covering):
-            return None
-        template = templates.get(template_key(claim_set, offset, shape[3] << 8 | shape[4], shape[2]))
-        if template is None or (len(covering) > 1 and not offset and not template.holds_above()):
-            return None
-        if offset:
-            parent = template.for_parent(text[start:], offset - start, shape)
-            parents[below] = parent
-        else:
-            # The listed name itself: there is no first label to leave out, so the dot behind it goes.
-            said, _, before, after, head, tail, cell = template.for_parent(text, 0, shape)
-            parent = said, -start if before else -1, before, after, head, tail[1:], cell
-            label = b""
-    said, offset, before, after, head, tail, cell = parent
+    qname = lower[10:end]
+    text = _text(qname)
+    covering = table.covering(qname) if text else []
+    if not covering:
+        return None
+    offset, claim_set = covering[0]
+    if len(covering) > 1 and any(other != claim_set for _, other in covering):
+        return None
+    template = templates.get((claim_set << 1 | (offset > 0)) << 18 | shape)
+    if template is None or (len(covering) > 1 and not offset and not template.holds_above()):
+        return None
+    frame = template.frame(around)
+    _, _, _, said, before, after, head, cell = frame
+    if offset:
+        start = qname[0]  # of the dot before the parent, in text
+        behind = template.end_of_hit(text[start:], text[offset:])
+        limit = _LAST_STARTS[len(qname) - start]
+        parents[header + lower[11 + start :]] = limit, offset - start - 11, behind, frame
+        hit = head + text[:start] + behind
+    else:
+        hit = head + template.end_of_hit(text, text)
     if before:
-        pointer = _POINTERS[offset + start]
-        before, after = pointer + before, pointer + after
-    return said + datagram[10 : end + 4] + before + after, head + label + tail, cell
+        pointer = _POINTERS[offset]
+        return b"".join((said, datagram[10 : end + 4], pointer, before, pointer, after)), hit, cell
+    return said + datagram[10 : end + 4] + after, hit, cell
 
 
 def _text(qname: bytes) -> bytes:
     """A lower-cased name in text, without the last dot; b"" where it is the root, not well formed or not plain."""
-    labels = []
-    i = 0
+    text = bytearray(qname)
+    labels = i = 0
     last = len(qname) - 1
     while i < last:
-        octets = qname[i]
+        octets = text[i]
         if not 0 < octets < 64:
             return b""
-        labels.append(qname[i + 1 : i + 1 + octets])
+        text[i] = 0x2E
         i += 1 + octets
-    if i != last or last >= _NAME_OCTETS or qname[last] or b"".join(labels).translate(None, _PLAIN):
+        labels += 1
+    # What is not plain are the last octet and one dot a label, or there is more of it.
+    if i != last or last >= _NAME_OCTETS or text[last] or len(text.translate(None, _PLAIN)) != labels + 1:
         return b""
-    return b".".join(labels)
+    return bytes(text[1:last])
 
 
 @cython.cclass
@@ -276,7 +310,8 @@ class Filler:
             Args:
                 table: The listed names.
                 templates: Of each query: the templates of its client's view.
-                places: Of each query: where its octets and its client's sockaddr begin in memory (two u64).
+                places: Of each query: where its octets and its client's sockaddr begin in memory (two u64); of each
+                    that is answered, its counter is put in place of the second.
                 lengths: Of each query: its octets (i64); the reply's are put in their place, 0 where it is passed on.
                 stamp: The eight octets of time that go into hit records.
                 counts: The shared counters.
@@ -381,6 +416,7 @@ class Filler:
                 hit[1] = octets >> 8
                 hit[2] = hit[3] = 0
                 hit = text
+                place[2 * k + 1] = template.cell
             return hit - cython.cast(cython.p_uchar, PyBytes_AS_STRING(hits))
 
         @cython.boundscheck(False)

@@ -336,9 +336,12 @@ def test_damaged_sections_give_wrong_answers_at_worst(hot: Hot, section: str, ch
     except ValueError:
         return
 
-    for name in (wire("a.b"), wire("x.c.b"), wire("d")):
+    asked = [wire("a.b"), wire("x.c.b"), wire("d")]
+    for name in asked:
         assert table.find(name) in range(-1, 2**32)
         assert all(name[i:] and claim_set in range(2**32) for i, claim_set in table.covering(name))
+    if module.screens():
+        assert screened(module, table, asked) == [expected_of(module, table, name) for name in asked]
 
 
 def test_looking_up_leaves_the_pool_on_the_disk(hot: Hot, tmp_path: Path) -> None:
@@ -382,28 +385,85 @@ def address_of(path: Path) -> int:
     return next(int(line.partition("-")[0], 16) for line in lines if line.endswith(str(path)))
 
 
-@PROPERTY
-@given(
-    st.dictionaries(NAMES, st.integers(0, 2), max_size=12),
-    st.lists(NAMES | ANY_NAMES | LONG_NAMES, min_size=1, max_size=64),
-)
-def test_screening_finds_what_looking_up_finds(listed: dict[bytes, int], asked: list[bytes]) -> None:
-    """Of many names at one time: where the longest listed name begins, its claim set, and how many cover it."""
+def screened(module: ModuleType, table: object, asked: list[bytes]) -> list[tuple[tuple[int, int], int]]:
+    """((offset, claim set), how many cover it) of each name, as `screen` tells it."""
+    room = b"".join(name.ljust(module.SCREENED_OCTETS, b"\xff") for name in asked)
+    words = b"".join(struct.pack("=4q", len(name), 7, 7, 7) for name in asked)
+    table.screen(room, words, len(asked))
+    told = list(struct.iter_unpack("=4q", words))
+    assert [size for size, _, _, _ in told] == [len(name) for name in asked]
+    return [((offset, claim_set), count) for _, offset, claim_set, count in told]
+
+
+def expected_of(module: ModuleType, table: object, name: bytes) -> tuple[tuple[int, int], int]:
+    """The same by what `covering` finds."""
+    covering = table.covering(name) if len(suffixes(name)) <= module.SCREENED_LABELS else []
+    if len({held for _, held in covering}) > 1:
+        return (covering[0][0], -1), len(covering)
+    return covering[0] if covering else (0, -1), len(covering)
+
+
+def compiled_names() -> ModuleType:
+    """The compiled module; the test is skipped where there is none."""
     module = importlib.import_module("resolver.hot._names_cy")
     if not module.screens():
         skip_or_fail("resolver.hot._names_cy is not compiled (Debian packages gcc and libc6-dev, then tests/run)")
-    table = table_of(module, listed)
-    room = b"".join(name.ljust(module.SCREENED_OCTETS, b"\xff") for name in asked)
-    words = b"".join(struct.pack("=4q", len(name), 7, 7, 7) for name in asked)
+    return module
 
-    table.screen(room, words, len(asked))
 
-    for name, (size, offset, claim_set, count) in zip(asked, struct.iter_unpack("=4q", words), strict=True):
-        covering = table.covering(name) if len(suffixes(name)) <= module.SCREENED_LABELS else []
-        expected = covering[0] if covering else (0, -1)
-        if len({held for _, held in covering}) > 1:
-            expected = expected[0], -1
-        assert (size, (offset, claim_set), count) == (len(name), expected, len(covering))
+@PROPERTY
+@given(
+    st.dictionaries(NAMES | ANY_NAMES, st.integers(0, 2), max_size=12),
+    st.lists(NAMES | ANY_NAMES | LONG_NAMES, min_size=1, max_size=40),
+)
+def test_screening_finds_what_looking_up_finds(listed: dict[bytes, int], asked: list[bytes]) -> None:
+    """Of many names at one time: where the longest listed name begins, its claim set, and how many cover it."""
+    module = compiled_names()
+    sections = module.build(listed)
+    asked = [*asked, *listed, *(b"\1x" + name for name in listed)]
+
+    found = screened(module, module.NameTable(sections), asked)
+
+    plain = PLAIN.NameTable(sections)
+    assert found == [expected_of(module, plain, name) for name in asked]
+
+
+def test_names_of_one_block_and_of_several_are_digested_side_by_side() -> None:
+    """Whatever stands beside a name, and wherever it stands in the room: names of every length, in several orders."""
+    module = compiled_names()
+    names = [(b"\x3f" + b"a" * 63) * (n // 64) + bytes((n % 64,)) + b"b" * (n % 64) + b"\0" for n in range(3, 253)]
+    names = [name for name in names if name.index(0) == len(name) - 1]
+    sections = module.build(dict.fromkeys(names, 5))
+    table, plain = module.NameTable(sections), PLAIN.NameTable(sections)
+    draw = random.Random(4)
+    for count in (1, 2, 3, 4, 5, 7, 63, 64):
+        asked = draw.choices(names, k=count)
+        found = screened(module, table, asked)
+        assert {told for told, _ in found} == {(0, 5)}
+        assert found == [expected_of(module, plain, name) for name in asked]
+
+
+@pytest.mark.parametrize("count", [*range(1, 60), 1000, 5000])
+def test_every_name_is_found_however_many_buckets_there_are(hot: Hot, count: int) -> None:
+    """Remainders are exact where numbers are as great as they get: long names of the greatest octets."""
+    wide = (b"\x3f" + b"\xff" * 63) * 3
+    names = [wide + bytes((57,)) + b"%05d" % k + b"\xff" * 52 + b"\0" for k in range(count)]
+    module = hot("_names_cy")
+    sections = PLAIN.build({name: k for k, name in enumerate(names)})
+    table = module.NameTable(sections)
+
+    assert {len(name) for name in names} == {251}
+    assert [table.find(name) for name in names] == list(range(count))
+
+
+@PROPERTY
+@given(st.integers(15 << 26, 2**30 - 1), st.integers(0, 2**46 - 1), st.integers(1, 2**32 - 1), st.integers(0, 2**30))
+def test_a_quotient_without_division_is_at_most_one_too_small(prime: int, total: int, buckets: int, rest: int) -> None:
+    """What the compiled build takes a remainder by, one step before multiples and after them."""
+    for number in (total, total // prime * prime, max(0, total // prime * prime - 1)):
+        assert number // prime - ((number >> 16) * ((1 << 62) // prime) >> 46) in (0, 1)
+    for number in (rest, rest // buckets * buckets, max(0, rest // buckets * buckets - 1)):
+        assert number // buckets - (number * ((1 << 32) // buckets) >> 32) in (0, 1)
 
 
 @pytest.mark.parametrize("octets", [3, 63, 64, 65, 66, 127, 128, 129, 130, 192, 193, 254, 255])

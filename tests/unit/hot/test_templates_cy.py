@@ -109,11 +109,58 @@ PASSED_ON = {
     "a slash in a label": query(b"\3a/b" + CHAT),
     "a zero in a label": query(b"\3a\0b" + CHAT),
     "a tab in a label": query(b"\3a\tb" + CHAT),
+    "no first label": query(b"\0" + CHAT),
     "a label of 64 octets": query(b"\x40" + b"a" * 64 + CHAT),
     "a pointer": query(b"\1w\xc0\x0c"),
     "a name of 256 octets": query(b"".join(b"\x3f" + b"a" * 63 for _ in range(3)) + b"\x31" + b"a" * 49 + CHAT),
     "a header alone": query("w.chat.example")[:12],
 }
+
+
+def test_letter_case_is_free_below_a_name_that_was_asked_below_before(hot: Hot) -> None:
+    """The question comes back as it was written, each time; hits tell the name in lower case."""
+    behind = Behind(hot)
+    asked = [query(name) for name in ("v.w.chat.example", "U.w.cHAT.example", "t-_.W.CHAT.EXAMPLE", "s.w.chat.example")]
+
+    replies, passed, hits = behind.answer(*asked)
+
+    assert passed == []
+    assert [reply[12 : len(octets)] for reply, octets in zip(replies, asked, strict=True)] == [a[12:] for a in asked]
+    assert [hits.count(b"\t%b.w.chat.example\t" % label) for label in (b"v", b"u", b"t-_", b"s")] == [1] * 4
+
+
+def test_types_that_differ_as_letters_do_are_kept_apart(hot: Hot) -> None:
+    """HTTPS is 65, an A, and 97 an a: what is kept for one is not said for the other."""
+    behind, templates = Behind(hot), hot("_templates_cy")
+    said = templates.Template(0, b"\0\1" + bytes(6), b"https", False, True, 6, (b"", b"", b""))
+    behind.memo.file(templates.template_key(1, 1, 65, templates.NO_OPT), said)
+
+    for first, second in (("a", "b"), ("c", "d")):
+        replies, passed, _ = behind.answer(query(f"{first}.chat.example", 65), query(f"{second}.chat.example", 97))
+        assert (len(replies), passed) == (1, [1])
+        assert replies[0].endswith(b"\0\x41\0\1https")
+
+
+def test_flags_are_answered_as_they_were_asked(hot: Hot) -> None:
+    """RD and CD come back, AD does not, whatever was asked below the same name before."""
+    behind = Behind(hot)
+    flags = (0x0000, 0x0100, 0x0110, 0x0120, 0x0010, 0x0100)
+
+    replies, _, _ = behind.answer(*[query(f"n{k}.chat.example", flags=asked) for k, asked in enumerate(flags)])
+
+    assert [reply[2:4].hex() for reply in replies] == ["8083", "8183", "8193", "8183", "8093", "8183"]
+
+
+def test_a_long_first_label_is_answered_up_to_the_limits_of_a_name(hot: Hot) -> None:
+    """Below a name of 200 octets that was asked below before: 255 octets in all, 63 a label."""
+    behind = Behind(hot)
+    parent = wire(f"{'y' * 63}.{'z' * 63}.{'y' * 57}.chat.example")
+    names = [bytes((octets,)) + b"a" * octets + parent for octets in (1, 54, 55, 63)]
+
+    replies, passed, _ = behind.answer(*[query(name) for name in names])
+
+    assert len(parent) == 200
+    assert (len(replies), passed) == (2, [2, 3])
 
 
 @pytest.mark.parametrize("what", PASSED_ON)
