@@ -7,7 +7,6 @@ the two, or to rule one out. `interdict --version` says which runs.
 import gc
 import os
 import sys
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 _COLLECT_AFTER = 100_000, 10, 10  # objects, young collections, middle ones (Python's own: 700, 10, 10)
 
 
-class _PlainFinder(MetaPathFinder):
+class _PlainFinder:
     """Finds the source of a hot module before the library that was built from it."""
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
@@ -30,6 +29,8 @@ def main() -> None:
     """Run the command line."""
     # What is imported stays for good: to look for garbage among it again and again is a twentieth of a start.
     gc.set_threshold(*_COLLECT_AFTER)
+    # What is installed beside this program has no say in how its documents are read, and is not searched for plugins.
+    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "1"
     if os.environ.get("INTERDICT_PLAIN", "0") not in ("", "0"):
         sys.meta_path.insert(0, _PlainFinder())
     from resolver.cli.main import main as run  # only now: what it imports includes the hot modules

@@ -1,11 +1,14 @@
 """What is kept of devices, as values, and what an export of device management changes about them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from resolver.enrol.exports import Listed
 from resolver.policy.register import Proof
 from resolver.policy.source import shown
+
+if TYPE_CHECKING:
+    from resolver.enrol.exports import Listed  # of the command alone; what else it brings, the server has no use for
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +81,16 @@ class Plan:
     """
 
     serial: int
-    added: tuple[Listed, ...]
-    updated: tuple[tuple[Enrolled, Listed], ...]
+    added: "tuple[Listed, ...]"
+    updated: "tuple[tuple[Enrolled, Listed], ...]"
     same: int
     revoked: tuple[Enrolled, ...]
     missing: tuple[Enrolled, ...]
     held: int
-    problems: tuple[tuple[Listed, str], ...]
+    problems: "tuple[tuple[Listed, str], ...]"
 
 
-def plan_import(held: Sequence[Enrolled], serial: int, listed: Sequence[Listed]) -> Plan:
+def plan_import(held: Sequence[Enrolled], serial: int, listed: "Sequence[Listed]") -> Plan:
     """Compare what an export lists with what is known: by serial number, else by name.
 
     A known device keeps its tokens whatever is listed, so that importing twice changes nothing.
@@ -126,13 +129,13 @@ def plan_import(held: Sequence[Enrolled], serial: int, listed: Sequence[Listed])
             same += 1
         else:
             name, serial_, owner, group = _as_listed(device, one)
-            updated.append((device, Listed(one.line, name, serial_, owner, group)))
+            updated.append((device, replace(one, name=name, serial=serial_, owner=owner, group=group, token="")))
     groups = {one.group for one in listed}
     in_groups = [device for device in held if device.group in groups and device.revoked is None]
     missing = tuple(device for device in in_groups if device.number not in taken)
     return Plan(serial, tuple(added), tuple(updated), same, tuple(revoked), missing, len(in_groups), tuple(problems))
 
 
-def _as_listed(device: Enrolled, one: Listed) -> tuple[str, str, str, str]:
+def _as_listed(device: Enrolled, one: "Listed") -> tuple[str, str, str, str]:
     """What the export does not say stays as it is."""
     return one.name, one.serial or device.serial, one.owner or device.owner, one.group

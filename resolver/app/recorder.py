@@ -1,8 +1,9 @@
 """The recorder: one process that takes hits out of the spools into the evidence store, and tells Prometheus.
 
-It is in nobody's way: nice, without a part in answering, and free to be slow, locked out or dead for a while, because
-the spool holds what it has not stored. Every trouble with a sink or the folder ends the same way: both are closed, and
-opened again after a pause that grows; positions come out of the store again, so nothing is stored twice.
+It is in nobody's way: nice (the supervisor sees to that), without a part in answering, and free to be slow, locked out
+or dead for a while, because the spool holds what it has not stored. Every trouble with a sink or the folder ends the
+same way: both are closed, and opened again after a pause that grows; positions come out of the store again, so nothing
+is stored twice.
 
 SIGTERM ends it; what is spooled is stored first. The death of its parent ends it at once. The supervisor
 stops the workers before. What it knows of policy and workers comes in a small JSON file that is rewritten,
@@ -19,6 +20,7 @@ stops the workers before. What it knows of policy and workers comes in a small J
 Times are Unix seconds. What is missing or not as above is left out of the exposition.
 """
 
+import gc
 import json
 import logging
 import os
@@ -42,8 +44,8 @@ from resolver.app.machine import StatePaths, node_name
 from resolver.config import Config
 from resolver.evidence.devices import HitDevices
 from resolver.evidence.store import Store, StoreError
-from resolver.observe.cells import read
-from resolver.observe.metrics import CellCounts, Exposition, Status, ZoneGauges, merge
+from resolver.observe.cells import CellCounts, merge, read
+from resolver.observe.metrics import Exposition, Status, ZoneGauges
 from resolver.observe.spool import Chunk, SpoolReader, folder_octets
 
 IDLE_WAIT_S: Final = 0.2
@@ -54,8 +56,8 @@ _EXPIRE_EVERY_S = 60.0
 _EXPIRE_ROWS = 2000
 # One transaction takes about so many hits: enough to make its cost small, few enough to hold the lock for a moment
 # only.
-_HITS_PER_PUT = 32_768
-_NICE = 10
+_HITS_PER_PUT = 16_384
+_COLLECT_AFTER = 100_000, 20, 20  # objects, young collections, middle ones: among hits there is nothing to collect
 _BEAT = ("=beat_at",)  # when a worker gave its last sign of life, in Unix seconds; it does so each second
 _BEAT_S = 5.0  # one that has not for so long hangs, or is gone
 
@@ -125,11 +127,7 @@ def main(settings: RecorderSettings) -> int:
     # Keys and hang-ups on a terminal reach the whole group; the supervisor says what they mean, and when.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    # Nice where that is all there is; better, only what nobody else wants of the processors: a worker that wakes to
-    # answer then never waits for a transaction. What is not stored meanwhile waits in the spool.
-    with suppress(OSError):
-        os.nice(_NICE)
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    gc.set_threshold(*_COLLECT_AFTER)
 
     def wait(seconds: float) -> bool:
         end = time.monotonic() + seconds
@@ -203,13 +201,14 @@ class Recorder:
             if back_off != IDLE_WAIT_S:
                 _log.warning("hits are stored again")
                 back_off = IDLE_WAIT_S
-            pause = 0.0 if moved else IDLE_WAIT_S
+            # Who stored few is not behind: hits that come meanwhile share a transaction, and what it costs.
+            pause = 0.0 if moved >= _HITS_PER_PUT else IDLE_WAIT_S
             if give_up_at is not None and (moved == 0 or time.monotonic() >= give_up_at):
                 self.close()
                 return 0 if moved == 0 else 1
 
     def drain(self) -> int:
-        """Store what is spooled now, remove what is done with; return how many chunks were stored.
+        """Store what is spooled now, remove what is done with; return how many records were stored.
 
         Raises:
             StoreError: The store refused; what it had taken before is stored.
@@ -304,18 +303,18 @@ class Recorder:
         return store, reader
 
     def _store_chunks(self, store: Store, reader: SpoolReader) -> int:
-        moved, hits = 0, 0
+        moved = waiting = 0
         batch: list[Chunk] = []
         for chunk in reader.chunks():
             batch.append(chunk)
-            hits += len(chunk.records)
-            moved += 1
-            if hits >= _HITS_PER_PUT:
+            waiting += len(chunk.records)
+            if waiting >= _HITS_PER_PUT:
                 self._put(store, reader, batch)
-                batch, hits = [], 0
+                moved += waiting
+                batch, waiting = [], 0
         if batch:
             self._put(store, reader, batch)
-        return moved
+        return moved + waiting
 
     def _put(self, store: Store, reader: SpoolReader, batch: list[Chunk]) -> None:
         store.put(batch)

@@ -16,7 +16,6 @@ from resolver.config import Config
 from resolver.feeds import copies
 from resolver.hot._scan_cy import is_compiled
 from resolver.observe import cells
-from resolver.observe.metrics import merge
 from resolver.policy.generation import Generation
 from resolver.policy.judge import judge_query
 from resolver.policy.terms import FOREVER, PolicyTerms, ZoneEntry
@@ -180,7 +179,7 @@ def running_status(
     for number in range(policy["workers"]):
         with contextlib.suppress(OSError):
             found.append(cells.read((paths.run / f"cells-{number}").read_bytes()))
-    counted = merge(found, found)
+    counted = cells.merge(found, found)
     metrics = config.metrics.listen
     return {
         **policy,

@@ -24,10 +24,11 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from resolver.app import control, inputs, machine, recorder
+from resolver.app import control, inputs, machine
 from resolver.app.activation import Manager
 from resolver.app.children import LONGEST_PAUSE, Child, Worker
 from resolver.app.devices import DevicesError, settle
@@ -45,11 +46,12 @@ from resolver.transport.sockets import BindError, bind_tcp, check_free
 from resolver.transport.tls import TlsError
 
 STOP_SECONDS = 12.0  # for workers to drain; then they are killed
-RECORDER_STOP_SECONDS = recorder.STOP_S + 5.0  # for the recorder to store what is spooled
+RECORDER_STOP_SECONDS = 25.0  # for the recorder to store what is spooled; it gives up before (`recorder.STOP_S`)
 ACK_SECONDS = 10.0
 COMPILE_SECONDS = 600.0  # a compile that takes longer hangs, on a dead file system say
 START_SECONDS = 30.0
 _COLLECT_AFTER = 700, 10, 10  # Python's own; the command begins with more, since what it imports is no garbage
+_NICE = 10
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _log = logging.getLogger("interdict")
 
@@ -170,6 +172,8 @@ class Supervisor:
         self._control = control.Desk(self._paths.run, self._selector, self._on_verb)
         try:
             if owner is not None:
+                # Now, since the account may have no access to where the program lies.
+                import_module("resolver.app.recorder")
                 machine.drop_privileges(*owner, self._paths)
             settle(self._paths)
             self._write_status()
@@ -223,11 +227,10 @@ class Supervisor:
         os.close(self._lock)
 
     def _start_children(self) -> None:
-        gc.collect()
-        gc.freeze()
+        gc.freeze()  # with what little of it is garbage: to look for that would be a tenth of the start
         gc.set_threshold(*_COLLECT_AFTER)
         self._recorder = Child("recorder", self._fork_recorder)
-        for child in (self._recorder, *self._workers):
+        for child in (*self._workers, self._recorder):  # who answers goes first
             self._start(child)
         self._keep_feeder()
 
@@ -303,11 +306,19 @@ class Supervisor:
                 worker.channel.close()
 
     def _fork_recorder(self) -> int:
-        settings = recorder.RecorderSettings.of(self._config, self._paths, self._metrics)
-
         def work() -> int:
+            # Nice where that is all there is; better, only what nobody else wants of the processors: a worker that
+            # starts or wakes to answer then never waits for a transaction. What is not stored meanwhile waits in the
+            # spool.
+            with contextlib.suppress(OSError):
+                os.nice(_NICE)
+                os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+            # What is signalled while it imports waits for its `main`.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+            from resolver.app import recorder  # the others shall not carry what it imports
+
             self._close_sockets(but=None)
-            return recorder.main(settings)
+            return recorder.main(recorder.RecorderSettings.of(self._config, self._paths, self._metrics))
 
         return self._fork("interdict-rec", work)
 
@@ -328,7 +339,7 @@ class Supervisor:
 
     def _fork_feeder(self) -> int:
         def work() -> int:
-            from resolver.app import feeder  # as above
+            from resolver.app import feeder  # as the recorder
 
             self._close_sockets(but=None)
             return feeder.main(self._fed, self._paths.feeds, self._paths.run)
@@ -489,7 +500,7 @@ class Supervisor:
         reader, writer = os.pipe()
 
         def work() -> int:
-            from resolver.app.compiler import compile_aside  # the others shall not carry what it imports
+            from resolver.app.compiler import compile_aside  # as the recorder
 
             os.nice(19)  # whoever asks goes first: a list of a million names takes seconds
             os.close(reader)

@@ -10,9 +10,13 @@ removed, so a worker that is started again on the same file goes on counting whe
 
 The number of cells is bounded for ever: where no more fit, or labels are too long, the count goes to the cell whose
 labels are all `other`. A name that starts with `=` is a gauge: set, not added.
+
+Here too is what workers and readers must agree on: the bounds of histograms, and how the cells of several workers are
+put together.
 """
 
 import json
+from collections.abc import Iterable, Mapping
 from mmap import mmap
 from typing import Final
 
@@ -23,6 +27,16 @@ _MAX_LABEL_OCTETS = _SLOT_OCTETS - 2
 OTHER: Final = "other"
 
 Writable = bytearray | memoryview | mmap
+CellCounts = Mapping[tuple[str, ...], int]
+
+# Upper bounds of the upstream latency histogram, seconds; every upstream has all of them, so that they can be added up.
+LATENCY_BUCKETS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
+# The same of the answers that clients get, most of which are ready within the first.
+ANSWER_BUCKETS: Final = (0.0002, *LATENCY_BUCKETS)
+
+# Gauges that every worker has an opinion on; all others add up.
+_LOWEST = frozenset({"=generation", "=certificate_expires"})
+_HIGHEST = frozenset({"=generation_loaded_at", "=upstream_up"})
 
 
 class Cells:
@@ -117,6 +131,33 @@ def read(buffer: bytes | Writable) -> dict[tuple[str, ...], int]:
         if labels is not None:
             found[labels] = counts[index]
     return found
+
+
+def merge(counters: Iterable[CellCounts], gauges: Iterable[CellCounts]) -> dict[tuple[str, ...], int]:
+    """Put the cells of several workers together.
+
+    Args:
+        counters: Cells whose counters count: those of workers of the past as well.
+        gauges: Cells whose gauges count: those of workers that answer now.
+    """
+    merged: dict[tuple[str, ...], int] = {}
+    for cells in counters:
+        for key, count in cells.items():
+            if not key[0].startswith("="):
+                merged[key] = merged.get(key, 0) + count
+    for cells in gauges:
+        for key, value in cells.items():
+            if not key[0].startswith("="):
+                continue
+            if key not in merged:
+                merged[key] = value
+            elif key[0] in _LOWEST:
+                merged[key] = min(merged[key], value)
+            elif key[0] in _HIGHEST:
+                merged[key] = max(merged[key], value)
+            else:
+                merged[key] += value
+    return merged
 
 
 def _length(slots: memoryview, index: int) -> int:

@@ -6,7 +6,7 @@ choose freely: QTYPEs are classes, groups, orders, apps and upstreams come out o
 bounded besides. Counters are sums over the workers and survive a worker's death, because its cells do.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -14,9 +14,7 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 
-from resolver.observe.cells import OTHER
-
-CellCounts = Mapping[tuple[str, ...], int]
+from resolver.observe.cells import ANSWER_BUCKETS, LATENCY_BUCKETS, OTHER, CellCounts
 
 
 class Kind(StrEnum):
@@ -85,11 +83,6 @@ class ZoneGauges:
     checked_at: float | None = None
     refresh: float | None = None  # seconds between two looks at its source
 
-
-# Upper bounds of the upstream latency histogram, seconds; every upstream has all of them, so that they can be added up.
-LATENCY_BUCKETS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
-# The same of the answers that clients get, most of which are ready within the first.
-ANSWER_BUCKETS: Final = (0.0002, *LATENCY_BUCKETS)
 
 METRICS: Final = (
     Metric(
@@ -309,37 +302,6 @@ METRICS: Final = (
         ("version", "hot", "python"),
     ),
 )
-
-# Gauges that every worker has an opinion on; all others add up.
-_LOWEST = frozenset({"=generation", "=certificate_expires"})
-_HIGHEST = frozenset({"=generation_loaded_at", "=upstream_up"})
-
-
-def merge(counters: Iterable[CellCounts], gauges: Iterable[CellCounts]) -> dict[tuple[str, ...], int]:
-    """Put the cells of several workers together.
-
-    Args:
-        counters: Cells whose counters count: those of workers of the past as well.
-        gauges: Cells whose gauges count: those of workers that answer now.
-    """
-    merged: dict[tuple[str, ...], int] = {}
-    for cells in counters:
-        for key, count in cells.items():
-            if not key[0].startswith("="):
-                merged[key] = merged.get(key, 0) + count
-    for cells in gauges:
-        for key, value in cells.items():
-            if not key[0].startswith("="):
-                continue
-            if key not in merged:
-                merged[key] = value
-            elif key[0] in _LOWEST:
-                merged[key] = min(merged[key], value)
-            elif key[0] in _HIGHEST:
-                merged[key] = max(merged[key], value)
-            else:
-                merged[key] += value
-    return merged
 
 
 class Exposition:

@@ -23,7 +23,8 @@ from typing import NamedTuple
 SOCKADDR_OCTETS = 28  # sizeof(struct sockaddr_in6), the larger of the two
 MAX_RECORD_OCTETS = 4096  # of what the length announces; the longest tail that hit_template makes is well below
 _HEAD = struct.Struct("<Iq")
-_FIXED_OCTETS = 8 + SOCKADDR_OCTETS
+_FIXED = struct.Struct("<Iq2sBB4s16s4x")  # length, time, family, port, IPv4 address or flow label, IPv6 address
+_FIXED_OCTETS = _FIXED.size - 4
 _NO_ADDRESS = bytes(SOCKADDR_OCTETS)
 TAIL_FIELDS = 13
 
@@ -167,38 +168,6 @@ def gap_record(lost: int, from_us: int, to_us: int) -> bytes:
     return _HEAD.pack(_FIXED_OCTETS + len(tail), last) + _NO_ADDRESS + tail
 
 
-def parse(buffer: bytes | memoryview, offset: int) -> tuple[Hit | Gap, int]:
-    """Read the record at `offset`; return it and the offset of the next.
-
-    Raises:
-        TornRecord: The buffer ends before the record does.
-        CorruptRecord: No writer makes such bytes.
-    """
-    if len(buffer) - offset < 4:
-        raise TornRecord("the length is not all there")
-    length = int.from_bytes(buffer[offset : offset + 4], "little")
-    if not _FIXED_OCTETS <= length <= MAX_RECORD_OCTETS:
-        raise CorruptRecord(f"a record of {length} octets")
-    end = offset + 4 + length
-    if end > len(buffer):
-        raise TornRecord(f"{len(buffer) - offset - 4} of {length} octets are there")
-    time_us = int.from_bytes(buffer[offset + 4 : offset + 12], "little", signed=True)
-    if not 0 <= time_us < _END_OF_TIME_US:
-        raise CorruptRecord(f"a time of {time_us} µs")
-    address = bytes(buffer[offset + 12 : offset + 40])
-    family = address[:2]
-    tail = bytes(buffer[offset + 40 : end])
-    if family == _INET:
-        client = _inet_text(address[4:8])
-    elif family == _INET6:
-        client = _inet6_text(address[8:24])
-    elif family == _NONE:
-        return _gap_of_tail(tail), end
-    else:
-        raise CorruptRecord(f"an address of family {int.from_bytes(family, sys.byteorder)}")
-    return Hit._make((time_us, client, int.from_bytes(address[2:4], "big"), *_fields_of_tail(tail))), end
-
-
 def parse_all(buffer: bytes, offset: int = 0) -> tuple[list[Hit | Gap], int, BadRecord | None]:
     """Read records until the buffer ends or one is bad.
 
@@ -208,12 +177,42 @@ def parse_all(buffer: bytes, offset: int = 0) -> tuple[list[Hit | Gap], int, Bad
     """
     found: list[Hit | Gap] = []
     end = len(buffer)
+    last = end - _FIXED.size
     try:
         while offset < end:
-            record, offset = parse(buffer, offset)
-            found.append(record)
+            if offset > last:
+                raise _cut_off(buffer[offset:])
+            length, time_us, family, high, low, inet, inet6 = _FIXED.unpack_from(buffer, offset)
+            after = offset + 4 + length
+            if not _FIXED_OCTETS <= length <= MAX_RECORD_OCTETS or after > end:
+                raise _cut_off(buffer[offset:])
+            if not 0 <= time_us < _END_OF_TIME_US:
+                raise CorruptRecord(f"a time of {time_us} µs")
+            tail = buffer[offset + _FIXED.size : after]
+            if family == _INET:
+                client = _inet_text(inet)
+            elif family == _INET6:
+                client = _inet6_text(inet6)
+            elif family == _NONE:
+                found.append(_gap_of_tail(tail))
+                offset = after
+                continue
+            else:
+                raise CorruptRecord(f"an address of family {int.from_bytes(family, sys.byteorder)}")
+            # A flood is made of few kinds of hits, but each of its names may be another: what stands before the name
+            # and after it is looked up, and the name alone is read.
+            parts = tail.split(b"\t", 4)
+            if len(parts) != 5:
+                raise CorruptRecord(f"{len(parts)} fields instead of {TAIL_FIELDS}")
+            generation, group, transport, qname, rest = parts
+            begin = _fields_before_qname(generation, group, transport)
+            fields = time_us, client, high << 8 | low, *begin, qname.decode(), *_fields_after_qname(rest)
+            found.append(tuple.__new__(Hit, fields))  # `Hit._make` would count them once more
+            offset = after
     except BadRecord as bad:
         return found, offset, bad
+    except UnicodeDecodeError:
+        return found, offset, CorruptRecord("the tail is not UTF-8")
     return found, offset, None
 
 
@@ -239,22 +238,31 @@ def _octets(text: str) -> bytes:
     return text.encode("utf-8", "backslashreplace")
 
 
-_TailFields = tuple[int, str, str, str, str, str, str, str, str, str, int | None, str, str]
+def _cut_off(octets: bytes) -> BadRecord:
+    """What a record is that is shorter than it says, or says what cannot be."""
+    length = int.from_bytes(octets[:4], "little")
+    if len(octets) < 4:
+        return TornRecord("the length is not all there")
+    if not _FIXED_OCTETS <= length <= MAX_RECORD_OCTETS:
+        return CorruptRecord(f"a record of {length} octets")
+    return TornRecord(f"{len(octets) - 4} of {length} octets are there")
 
 
-# Both caches are bounded and keyed by bytes: a flood of hits names few rules and few clients, and formatting is what a
-# recorder would otherwise spend its time on.
+# All these caches are bounded and keyed by bytes: formatting is what a recorder would otherwise spend its time on.
+@lru_cache(maxsize=4096)
+def _fields_before_qname(generation: bytes, group: bytes, transport: bytes) -> tuple[int, str, str]:
+    return _number(generation.decode()), group.decode(), transport.decode()
+
+
 @lru_cache(maxsize=16384)
-def _fields_of_tail(tail: bytes) -> _TailFields:
-    fields = _text(tail).split("\t")
-    if len(fields) == TAIL_FIELDS - 1:
+def _fields_after_qname(octets: bytes) -> tuple[str, str, str, str, str, str, int | None, str, str]:
+    fields = octets.decode().split("\t")
+    if len(fields) == TAIL_FIELDS - 5:
         fields.append("")
-    if len(fields) != TAIL_FIELDS:
-        raise CorruptRecord(f"{len(fields)} fields instead of {TAIL_FIELDS}")
-    generation, group, transport, qname, qtype, order, app, rule, action, rcode, ede, mode, device = fields
-    code = _number(ede) if ede else None
-    serial = _number(generation)
-    return serial, group, transport, qname, qtype, order, app, rule, action, rcode, code, mode, device
+    if len(fields) != TAIL_FIELDS - 4:
+        raise CorruptRecord(f"{len(fields) + 4} fields instead of {TAIL_FIELDS}")
+    qtype, order, app, rule, action, rcode, ede, mode, device = fields
+    return qtype, order, app, rule, action, rcode, _number(ede) if ede else None, mode, device
 
 
 @lru_cache(maxsize=16384)
@@ -271,20 +279,13 @@ def _inet6_text(packed: bytes) -> str:
 
 
 def _gap_of_tail(tail: bytes) -> Gap:
-    fields = _text(tail).split("\t")
+    fields = tail.decode().split("\t")
     if len(fields) != 4 or fields[0] != "gap":
         raise CorruptRecord("no address, and not a gap")
     lost, from_us, to_us = _numbers(fields[1:])
     if from_us >= _END_OF_TIME_US or to_us >= _END_OF_TIME_US:
         raise CorruptRecord("a gap after the year 9999")
     return Gap(lost, from_us, to_us)
-
-
-def _text(tail: bytes) -> str:
-    try:
-        return tail.decode("utf-8")
-    except UnicodeDecodeError:
-        raise CorruptRecord("the tail is not UTF-8") from None
 
 
 def _numbers(texts: Iterable[str]) -> list[int]:

@@ -61,10 +61,19 @@ class PolicyError(Exception):
 
 
 class Document(BaseModel):
-    """A mapping in a YAML file: frozen, and without keys that nobody reads."""
+    """A mapping in a YAML file: frozen, and without keys that nobody reads.
+
+    What reads a kind of document is made when the first of that kind is read: a start that compiles nothing reads only
+    the configuration.
+    """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=False, arbitrary_types_allowed=True, ser_json_bytes="base64"
+        frozen=True,
+        extra="forbid",
+        strict=False,
+        arbitrary_types_allowed=True,
+        ser_json_bytes="base64",
+        defer_build=True,
     )
 
     @classmethod

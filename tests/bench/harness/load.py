@@ -193,7 +193,7 @@ class Generator:
     def _load(self, server: Server, workload: Workload, questions: Path, seconds: float, paced: bool) -> dict[str, Any]:
         """Ask for `seconds`; return the fields of Run that the generator knows."""
         pace = ["-r", str(PACED_RATE)] if paced else []
-        return self._ask(server, questions, ["-l", str(seconds), "-q", str(_WINDOW), *pace])
+        return self._ask(server, questions, ["-l", str(seconds), "-q", str(_WINDOW * server.workers), *pace])
 
     def _ask(self, server: Server, questions: Path, options: list[str]) -> dict[str, Any]:
         own = ["-n", str(self._number), *options, *(["-x"] if server.echoes else [])]
@@ -204,7 +204,7 @@ class Generator:
     def _output(self, program: str, server: Server, questions: Path, options: list[str]) -> str:
         """Run a generator on its core, with the options that all of them have; return what it prints."""
         command = ["taskset", "-c", str(machine.LOAD_CORE), program, "-p", str(server.port), "-d", str(questions)]
-        command += ["-c", str(_SOCKETS), *(["-e"] if self._edns else []), *options]
+        command += ["-c", str(_SOCKETS * server.workers), *(["-e"] if self._edns else []), *options]
         return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
     def _rest(self, server: Server) -> tuple[_Reading, Hits]:

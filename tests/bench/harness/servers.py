@@ -23,7 +23,8 @@ import dns.rcode
 
 from harness import machine, work
 
-_START_S, _STOP_S, _READY_S = 120.0, 20.0, 0.05
+_START_S, _STOP_S = 120.0, 20.0
+_READY_S = 0.01  # what a server that is up may take to say so; with as little it is told how long a start took
 _SOCKET_OCTETS = 4 << 20
 
 
@@ -73,6 +74,8 @@ class Server:
     """Whether it only sends questions back, so that RCODEs mean nothing."""
     takes_evidence = False
     """Whether it stores a hit for every blocked question."""
+    workers = 1
+    """How many of its processes answer: each is given as much to do."""
 
     def __init__(self, folder: Path, listed_names: int, upstream_port: int) -> None:
         """Write the configuration under `folder`, which is the server's own."""
@@ -143,7 +146,7 @@ class Server:
             if self._first.poll() is not None or time.monotonic() - began > _START_S:
                 self.stop()
                 raise WrongAnswer(f"{self.name} did not come up: {output.read_text(errors='replace')[-800:]}")
-            time.sleep(0.01)
+            time.sleep(0.002)
         self.start_s = time.monotonic() - began
         for one in machine.family(self.pid):  # some servers choose cores themselves
             for thread in os.listdir(f"/proc/{one.pid}/task"):

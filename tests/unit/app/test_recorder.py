@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from resolver.app.recorder import Recorder, RecorderSettings
+from resolver.app.recorder import STOP_S, Recorder, RecorderSettings
+from resolver.app.supervisor import RECORDER_STOP_SECONDS
 from resolver.evidence.store import Store
 from resolver.observe.cells import Cells
 from resolver.observe.record import hit_record, hit_template, sockaddr
@@ -105,12 +106,24 @@ def test_what_is_spooled_is_stored_before_it_stops(settings: RecorderSettings, t
     assert list(settings.spool_folder.iterdir()) == []
 
 
-def test_it_looks_again_soon_when_idle_and_at_once_when_busy(settings: RecorderSettings) -> None:
-    """An idle recorder waits a fifth of a second at most; one that found hits does not wait."""
+def test_it_looks_again_soon_and_at_once_when_it_is_behind(settings: RecorderSettings) -> None:
+    """A fifth of a second is what hits wait for others to share a transaction; one that is behind does not wait."""
     spool = Spool(settings.spool_folder, 0, LIMIT)
-    waits = Waits(nothing, lambda: spool.append(hits(0, 0, 1), 1, AT), nothing, nothing)
+    many = hits(0, 0, 1000)
+    waits = Waits(
+        nothing,
+        lambda: spool.append(many, 1000, AT),
+        lambda: [spool.append(many, 1000, AT) for _ in range(17)],
+        nothing,
+        nothing,
+    )
     Recorder(settings).run(waits)
-    assert waits.asked == [0.2, 0.2, 0.0, 0.2, 0.2]
+    assert waits.asked == [0.2, 0.2, 0.2, 0.0, 0.2, 0.2]
+
+
+def test_the_supervisor_waits_longer_than_the_store_is_asked() -> None:
+    """A recorder that is told to stop gives up by itself, and is not killed."""
+    assert RECORDER_STOP_SECONDS > STOP_S
 
 
 def test_a_store_that_comes_back_gets_the_hits(settings: RecorderSettings, tmp_path: Path) -> None:

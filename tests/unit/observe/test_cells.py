@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resolver.observe.cells import Cells, read
+from resolver.observe.cells import Cells, merge, read
 
 
 def test_what_is_counted_is_read() -> None:
@@ -100,3 +100,27 @@ def test_every_key_has_a_cell_and_readers_agree(keys: list[list[str]]) -> None:
     for key in keys:
         cells.counts[cells.index(*key)] += 1
     assert sum(read(buffer).values()) == len(keys)
+
+
+@pytest.mark.parametrize(
+    ("key", "one", "two", "both"),
+    [
+        (("cache", "hit"), 1, 2, 3),
+        (("=cache_octets",), 1, 2, 3),
+        (("=generation",), 7, 8, 7),
+        (("=certificate_expires",), 7, 8, 7),
+        (("=generation_loaded_at",), 7, 8, 8),
+        (("=upstream_up", "192.0.2.53"), 1, 0, 1),
+    ],
+)
+def test_workers_are_merged(key: tuple[str, ...], one: int, two: int, both: int) -> None:
+    """Counters and sizes add up; of generations and certificates the oldest is said; an upstream is up for anybody."""
+    workers = [{key: one}, {key: two}]
+    assert merge(workers, workers) == {key: both}
+    assert merge(reversed(workers), reversed(workers)) == {key: both}
+
+
+def test_a_worker_of_the_past_keeps_its_counts_and_loses_its_gauges() -> None:
+    """After a restart with fewer workers no counter goes down, and nobody's cache is counted that is gone."""
+    past, present = {("cache", "hit"): 1, ("=cache_octets",): 9}, {("cache", "hit"): 2, ("=cache_octets",): 4}
+    assert merge([past, present], [present]) == {("cache", "hit"): 3, ("=cache_octets",): 4}

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from resolver.observe.metrics import METRICS, Exposition, Kind, Status, ZoneGauges, merge
+from resolver.observe.metrics import METRICS, Exposition, Kind, Status, ZoneGauges
 
 CELLS = {
     ("query", "udp", "mobile", "A", "NXDOMAIN", "policy", "order-1", "chat", "NXDOMAIN", "enforce"): 3,
@@ -178,27 +178,3 @@ def test_a_bucket_without_a_cell_of_its_own_is_above_all_bounds() -> None:
     }
     exposed = samples(expose(cells, Status()))
     assert exposed["interdict_upstream_latency_seconds_count", frozenset({("upstream", "other")})] == 3
-
-
-@pytest.mark.parametrize(
-    ("key", "one", "two", "both"),
-    [
-        (("cache", "hit"), 1, 2, 3),
-        (("=cache_octets",), 1, 2, 3),
-        (("=generation",), 7, 8, 7),
-        (("=certificate_expires",), 7, 8, 7),
-        (("=generation_loaded_at",), 7, 8, 8),
-        (("=upstream_up", "192.0.2.53"), 1, 0, 1),
-    ],
-)
-def test_workers_are_merged(key: tuple[str, ...], one: int, two: int, both: int) -> None:
-    """Counters and sizes add up; of generations and certificates the oldest is said; an upstream is up for anybody."""
-    workers = [{key: one}, {key: two}]
-    assert merge(workers, workers) == {key: both}
-    assert merge(reversed(workers), reversed(workers)) == {key: both}
-
-
-def test_a_worker_of_the_past_keeps_its_counts_and_loses_its_gauges() -> None:
-    """After a restart with fewer workers no counter goes down, and nobody's cache is counted that is gone."""
-    past, present = {("cache", "hit"): 1, ("=cache_octets",): 9}, {("cache", "hit"): 2, ("=cache_octets",): 4}
-    assert merge([past, present], [present]) == {("cache", "hit"): 3, ("=cache_octets",): 4}

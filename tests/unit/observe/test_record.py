@@ -1,6 +1,7 @@
 """Hits as bytes: what goes in comes out, and hostile bytes end in a record or in one of two errors."""
 
 import struct
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,6 @@ from resolver.observe.record import (
     gap_record,
     hit_record,
     hit_template,
-    parse,
     parse_all,
     sockaddr,
     whole_records,
@@ -42,6 +42,72 @@ def record(**changes: object) -> bytes:
 WHOLE = record()
 
 
+def parse(octets: bytes, offset: int = 0) -> tuple[Hit | Gap, int]:
+    """The first record at an offset and where it ends; raises what is wrong there."""
+    found, _, bad = parse_all(octets, offset)
+    if not found:
+        raise bad or TornRecord("nothing is there")
+    return found[0], offset + 4 + int.from_bytes(octets[offset : offset + 4], "little")
+
+
+def shortened(octets: bytes) -> bytes:
+    """A record as versions before devices spooled it."""
+    tail = octets[40:].rpartition(b"\t")[0]
+    return (36 + len(tail)).to_bytes(4, "little") + octets[4:40] + tail
+
+
+def read_plainly(octets: bytes) -> tuple[list[Hit | Gap], int, type[BadRecord] | None]:
+    """What `parse_all` returns, as the layout says it and with nothing remembered; of the error its type."""
+    found: list[Hit | Gap] = []
+    offset = 0
+    while offset < len(octets):
+        length = int.from_bytes(octets[offset : offset + 4], "little")
+        end = offset + 4 + length
+        if len(octets) - offset < 4:
+            return found, offset, TornRecord
+        if not 36 <= length <= MAX_RECORD_OCTETS:
+            return found, offset, CorruptRecord
+        if end > len(octets):
+            return found, offset, TornRecord
+        time_us = int.from_bytes(octets[offset + 4 : offset + 12], "little", signed=True)
+        address, tail = octets[offset + 12 : offset + 40], octets[offset + 40 : end]
+        family = struct.unpack("=H", address[:2])[0]
+        try:
+            fields = tail.decode().split("\t")
+            if not 0 <= time_us < 253_402_300_800_000_000:
+                raise ValueError
+            if family == 0:
+                word, *numbers = fields
+                lost, first, last = map(number, numbers)
+                if word != "gap" or max(first, last) >= 253_402_300_800_000_000:
+                    raise ValueError
+                found.append(Gap(lost, first, last))
+            else:
+                packed = {2: address[4:8], 10: address[8:24]}[family]
+                host = ip_address(packed)
+                client = str(getattr(host, "ipv4_mapped", None) or host)
+                if len(fields) == 12:
+                    fields.append("")
+                generation, *words, ede, mode, device = fields
+                group, transport, qname, qtype, order, app, rule, action, rcode = words
+                found.append(
+                    Hit(
+                        time_us, client, int.from_bytes(address[2:4], "big"), number(generation), group, transport,
+                        qname, qtype, order, app, rule, action, rcode, number(ede) if ede else None, mode, device,
+                    )
+                )  # fmt: skip
+        except (ValueError, LookupError):
+            return found, offset, CorruptRecord
+        offset = end
+    return found, offset, None
+
+
+def number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 19 and int(text) < 1 << 63):
+        raise ValueError
+    return int(text)
+
+
 def test_a_hit_comes_back_with_every_field() -> None:
     """Parsing a joined record yields the facts that made it."""
     assert parse(WHOLE, 0) == (
@@ -56,8 +122,7 @@ def test_a_hit_comes_back_with_every_field() -> None:
 
 def test_a_record_from_before_there_were_devices_is_one_of_no_device() -> None:
     """Twelve fields, as the version before spooled them, are a whole record."""
-    tail = WHOLE[40:].rpartition(b"\t")[0]
-    old = (36 + len(tail)).to_bytes(4, "little") + WHOLE[4:40] + tail
+    old = shortened(WHOLE)
 
     hit, after = parse(old + WHOLE, 0)
 
@@ -224,3 +289,29 @@ def test_parsing_stops_at_the_first_bad_record() -> None:
     assert [type(record) for record in records] == [Hit, Gap]
     assert end == len(WHOLE) + len(gap_record(1, 2, 3))
     assert isinstance(bad, TornRecord)
+
+
+WORDS = st.sampled_from(["", "mobile", "école", "tcp"]) | st.text(max_size=12)
+TEMPLATES = st.builds(
+    template, generation=st.integers(0, 2**63 - 1) | st.just(7), group=WORDS, transport=WORDS, qname=WORDS, qtype=WORDS,
+    order=WORDS, rule=WORDS, ede=st.none() | st.integers(0, 65535), mode=WORDS, device=WORDS,
+)  # fmt: skip
+ADDRESSES = st.builds(
+    sockaddr, st.ip_addresses().map(str) | st.sampled_from(["192.0.2.1", "::ffff:192.0.2.1"]), st.integers(0, 65535)
+)
+TIMES = st.integers(0, 253_402_300_799_999_999)
+RECORDS = (
+    st.builds(hit_record, TEMPLATES, TIMES, ADDRESSES)
+    | st.builds(hit_record, TEMPLATES, TIMES, ADDRESSES).map(shortened)
+    | st.builds(gap_record, st.integers(0, 2**63 - 1), TIMES, TIMES)
+)
+
+
+@given(st.lists(RECORDS, max_size=8), st.lists(st.tuples(st.integers(0, 400), st.binary(max_size=3)), max_size=2))
+def test_what_is_remembered_changes_nothing(written: list[bytes], damage: list[tuple[int, bytes]]) -> None:
+    """Records read with what was remembered of others are those read each by itself; damaged ones as well."""
+    octets = bytearray(b"".join(written))
+    for place, other in damage:
+        octets[place : place + len(other)] = other
+    records, end, bad = parse_all(bytes(octets))
+    assert (records, end, type(bad) if bad else None) == read_plainly(bytes(octets))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resolver.observe.record import Gap, Hit, hit_record, hit_template, parse, sockaddr
+from resolver.observe.record import Gap, Hit, hit_record, hit_template, parse_all, sockaddr
 from resolver.observe.spool import Chunk, Spool, SpoolBusy, SpoolReader, folder_octets
 
 TEMPLATE = hit_template(
@@ -194,7 +194,7 @@ def test_the_disk_is_asked_a_few_times_a_second_only(tmp_path: Path, reader: Spo
     assert spool.lost == 2
     spool.append(hit(6), 1, AT + 0.3)
     assert spool.lost == 2
-    assert drain(reader) == [Gap(2, int(AT * 1e6), int((AT + 0.1) * 1e6)), parse(hit(6), 0)[0]]
+    assert drain(reader) == [Gap(2, int(AT * 1e6), int((AT + 0.1) * 1e6)), *parse_all(hit(6))[0]]
 
 
 def test_the_clock_going_back_does_not_stop_the_writer(tmp_path: Path, reader: SpoolReader) -> None:
