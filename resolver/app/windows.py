@@ -124,8 +124,7 @@ class Windows:
         self._proxies = NetworkTable([(network, 0) for network in terms.proxies])
         self._has_proxies = bool(terms.proxies)
         self._udp = [
-            (sock, UdpServer(sock, cells.counts, answerer, one.group, loop.call_soon))
-            for one, sock in self._of(Transport.UDP)
+            UdpServer(sock, cells.counts, answerer, one.group, loop.call_soon) for one, sock in self._of(Transport.UDP)
         ]
         self._tcp = StreamServer(loop, answerer, terms.tcp, sockaddr, now, proxied=self._is_proxy)
         spoken = {one.transport for one in sockets} if certificate is not None else set()
@@ -148,8 +147,8 @@ class Windows:
 
     async def open(self) -> None:
         """Let everybody in."""
-        for sock, server in self._udp:
-            self._loop.add_reader(sock.fileno(), server.on_readable)
+        for server in self._udp:
+            server.open(self._loop)
         for one, sock in self._of(Transport.TCP):
             await self._tcp.listen(sock, one.group)
         for one, sock in self._of(Transport.DOT):
@@ -165,10 +164,8 @@ class Windows:
 
     def shut(self) -> None:
         """Read no more datagrams; what had arrived before is still answered."""
-        for sock, _ in self._udp:
-            self._loop.remove_reader(sock.fileno())
-        for _, server in self._udp:
-            server.on_readable()
+        for server in self._udp:
+            server.shut()
 
     async def close(self, patience: float) -> None:
         """Close all connections once they were answered, or after so many seconds."""

@@ -48,10 +48,11 @@ from resolver.engine.discovery import Discovery
 from resolver.engine.forwarder import Forwarder, ForwarderTerms, Upstream
 from resolver.engine.inforce import NO_DEVICES, IdentityTerms, PolicyInForce
 from resolver.engine.pipeline import Pipeline, Wanted
+from resolver.engine.relaying import RelayedQuestions, make_shelf
 from resolver.engine.special import SpecialNames
 from resolver.hot._batch_cy import ViewMemo
-from resolver.observe.cells import Cells
-from resolver.observe.metrics import ANSWER_BUCKETS, LATENCY_BUCKETS
+from resolver.hot._relay_cy import Outlet
+from resolver.observe.cells import ANSWER_BUCKETS, LATENCY_BUCKETS, Cells
 from resolver.observe.spool import Spool
 from resolver.policy.client import Client, Credentials, Transport
 from resolver.policy.generation import Generation, GenerationError
@@ -261,17 +262,18 @@ class Worker:
         upstreams = [
             Upstream(exchange, u.trust_ad) for exchange, u in zip(self._exchanges, settings.upstreams, strict=True)
         ]
-        self._cache = Cache(settings.cache)
+        self._cache = Cache(settings.cache, make_shelf())
         self._forwarder = Forwarder(upstreams, self._cache, settings.forwarder, self._clock, self, self._spawn)
+        special = SpecialNames(
+            settings.forward,
+            settings.node,
+            f"Interdict {__version__}",
+            lambda: f"generation {self._policy.generation.label}",
+            settings.discovery,
+        )
         self._pipeline = Pipeline(
             policy=self._policy,
-            special=SpecialNames(
-                settings.forward,
-                settings.node,
-                f"Interdict {__version__}",
-                lambda: f"generation {self._policy.generation.label}",
-                settings.discovery,
-            ),
+            special=special,
             cache=self._cache,
             forwarder=self._forwarder,
             cells=self._cells,
@@ -281,6 +283,18 @@ class Worker:
             node=settings.node,
             keepalive=settings.windows.keepalive,
             seen=self._seen.note,
+        )
+        self._relayed = RelayedQuestions(
+            policy=self._policy,
+            special=special,
+            cache=self._cache,
+            forwarder=self._forwarder,
+            clock=self._clock,
+            counts=self._cells.counts,
+            miss_cell=self._cells.index("cache", "miss"),
+            cells_of=self._pipeline.cells_of,
+            answered=partial(self.answered, Transport.UDP),
+            most_waiting=MAX_WAITING,
         )
         self._windows = Windows(
             loop, self, settings.sockets, settings.windows, settings.certificate, self._clock.now, self._cells,
@@ -306,7 +320,7 @@ class Worker:
         patience = DRAIN_SECONDS if os.getppid() == self._parent else 0.0
         end = self._clock.now() + patience
         streams = loop.create_task(self._windows.close(patience + 1.0))  # it ends as soon as nothing is in flight
-        while self._waiting and self._clock.now() < end:
+        while (self._waiting or self._relayed) and self._clock.now() < end:
             await asyncio.sleep(0.02)
         self._forwarder.close()
         for task in list(self._tasks):
@@ -335,6 +349,18 @@ class Worker:
         counts[self._spooled_cell] += spool.spooled - spooled
         counts[self._lost_cell] += spool.lost - lost
         self._told = spool.spooled, spool.lost
+
+    def relay(self, outlet: Outlet, passed: list[int], sources: dict[bytes, ViewMemo], now: float) -> list[int]:
+        """Forward what can be forwarded from the batch; the slots of what can not."""
+        try:
+            return self._relayed.offer(outlet, passed, sources, now)
+        except Exception:
+            self._report_error()
+            return []
+
+    def learned(self, count: int) -> None:
+        """Keep the memos within their bound, all views together."""
+        self._policy.learned(count)
 
     def answer(self, packet: bytes, client: Client, later: Later) -> bytes | None:
         """Walk the path; no error of ours leaves here as an exception."""
@@ -447,17 +473,17 @@ class Worker:
 
     # ---- what the forwarder reports --------------------------------------------------------------------------------
 
-    def upstream(self, name: str, outcome: str, seconds: float | None) -> None:
-        """Count one exchange with an upstream."""
+    def upstream(self, name: str, outcome: str, seconds: float | None, count: int = 1) -> None:
+        """Count so many exchanges with an upstream."""
         counts = self._cells.counts
         bucket = -1 if seconds is None else bisect_left(LATENCY_BUCKETS, seconds)
         cells = self._upstream_cells.get((name, outcome, bucket))
         if cells is None:
             cells = self._upstream_cells[name, outcome, bucket] = self._find_upstream_cells(name, outcome, bucket)
-        counts[cells[0]] += 1
+        counts[cells[0]] += count
         if seconds is not None:
-            counts[cells[1]] += 1
-            counts[cells[2]] += int(seconds * 1e6)
+            counts[cells[1]] += count
+            counts[cells[2]] += int(seconds * 1e6) * count
 
     def _find_upstream_cells(self, name: str, outcome: str, bucket: int) -> tuple[int, int, int]:
         index = self._cells.index

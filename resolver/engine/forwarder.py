@@ -10,9 +10,9 @@ A reply counts only if it passes every check of RFC 5452 §9; one that does not 
 import asyncio
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
-from resolver.engine.cache import Cache, Entry, cache_key, is_failure
+from resolver.engine.cache import Cache, Entry, cache_key, is_failure, read_key
 from resolver.wire.codes import Ede, Rcode
 from resolver.wire.compose import UDP_OCTETS
 from resolver.wire.message import Answer, ExtendedError, Reply, WireError, read_reply, write_query
@@ -92,11 +92,32 @@ class Exchange(Protocol):
         ...
 
 
+class Relayed(Protocol):
+    """A question under way that is not the forwarder's."""
+
+    def hand_over(self) -> "_Question":
+        """Leave it to the forwarder: what `adopt` made of it."""
+        ...
+
+
+class Relaying(Protocol):
+    """Questions that were staged to be asked many at a time (`engine/relaying.py`)."""
+
+
+@runtime_checkable
+class ManyAtATime(Protocol):
+    """An exchange that carries many questions with one system call."""
+
+    def post_staged(self, relaying: Relaying, wait: float) -> None:
+        """Send what is staged; who asks takes the replies, or fails after so many seconds."""
+        ...
+
+
 class Counters(Protocol):
     """Where the forwarder reports what happened with an upstream."""
 
-    def upstream(self, name: str, outcome: str, seconds: float | None) -> None:
-        """Count one exchange; `seconds` where a reply came."""
+    def upstream(self, name: str, outcome: str, seconds: float | None, count: int = 1) -> None:
+        """Count so many exchanges of one outcome; `seconds` where a reply came."""
         ...
 
     def upstream_up(self, name: str, up: bool) -> None:
@@ -116,7 +137,7 @@ class ForwarderTerms:
 class Upstream:
     """What is known of one upstream's health."""
 
-    __slots__ = ("edns", "exchange", "failures", "fruitless", "rest_until", "rtt", "trust_ad")
+    __slots__ = ("edns", "exchange", "failures", "fruitless", "many", "rest_until", "rtt", "trust_ad")
 
     def __init__(self, exchange: Exchange, trust_ad: bool) -> None:
         """Start out healthy.
@@ -127,6 +148,7 @@ class Upstream:
                 (RFC 6840 §5.8).
         """
         self.exchange = exchange
+        self.many = exchange if isinstance(exchange, ManyAtATime) else None
         self.trust_ad = trust_ad
         self.rtt = 0.0  # seconds, smoothed; 0 until measured, so that each upstream is tried once
         self.failures = 0
@@ -173,13 +195,12 @@ class _Question:
 
     __slots__ = ("cd", "do", "forwarder", "key", "qname", "qtype", "started", "told", "tries_out", "upstream")
 
-    def __init__(
-        self, forwarder: "Forwarder", key: bytes, qname: bytes, qtype: int, do: bool, cd: bool, told: Told
-    ) -> None:
+    def __init__(self, forwarder: "Forwarder", key: bytes, started: float) -> None:
         self.forwarder = forwarder
-        self.key, self.qname, self.qtype, self.do, self.cd = key, qname, qtype, do, cd
-        self.told = [told]
-        self.started = 0.0
+        self.key = key
+        self.qname, self.qtype, self.do, self.cd = read_key(key)
+        self.told: list[Told] = []
+        self.started = started
         self.upstream: Upstream | None = None
         self.tries_out = False
 
@@ -229,10 +250,41 @@ class Forwarder:
         self._clock = clock
         self._counters = counters
         self._spawn = spawn
-        self._under_way: dict[bytes, _Question] = {}
+        self.under_way: dict[bytes, _Question | Relayed] = {}
 
     def __len__(self) -> int:
-        return len(self._under_way)
+        return len(self.under_way)
+
+    @property
+    def terms(self) -> ForwarderTerms:
+        """Its limits."""
+        return self._terms
+
+    def usual(self) -> Upstream | None:
+        """The upstream that questions go to now, where nothing is to be found out about it."""
+        if not self.upstreams:
+            return None
+        upstream = self._best(self.upstreams)
+        return upstream if upstream.edns and upstream.failures < FAILURES_TO_REST else None
+
+    def adopt(self, key: bytes, upstream: Upstream, started: float) -> "_Question":
+        """Go on with a question that was relayed; nobody waits for it here yet.
+
+        Args:
+            key: A `cache_key`, under which it is under way.
+            upstream: That was asked.
+            started: Monotonic seconds.
+        """
+        question = self.under_way[key] = _Question(self, key, started)
+        question.upstream = upstream
+        return question
+
+    def answered(self, upstream: Upstream, seconds: float, count: int) -> None:
+        """Take note of so many answers that took so long."""
+        name = upstream.exchange.name
+        upstream.succeeded(seconds)
+        self._counters.upstream(name, "answer", seconds, count)
+        self._counters.upstream_up(name, True)
 
     def ask(self, key: bytes, qname: bytes, qtype: int, told: Told, *, do: bool, cd: bool) -> bool:
         """Have an answer fetched and cached, once for all who ask; False where too many questions are under way.
@@ -247,15 +299,18 @@ class Forwarder:
             do: Whether DNSSEC records are wanted.
             cd: Whether unchecked data will do.
         """
-        question = self._under_way.get(key)
+        question = self.under_way.get(key)
+        if question is not None and not isinstance(question, _Question):
+            question = question.hand_over()
         if question is not None:
             question.told.append(told)
             return True
-        if len(self._under_way) >= self._terms.pending:
+        if len(self.under_way) >= self._terms.pending:
             return False
-        question = self._under_way[key] = _Question(self, key, qname, qtype, do, cd, told)
         terms = self._terms
-        now = question.started = self._clock.now()
+        now = self._clock.now()
+        question = self.under_way[key] = _Question(self, key, now)
+        question.told.append(told)
         if self.upstreams:
             upstream = question.upstream = self._best(self.upstreams)
             question.tries_out = upstream.try_out(now, terms.try_timeout)
@@ -304,7 +359,9 @@ class Forwarder:
 
     def close(self) -> None:
         """Tell all who wait that nobody will answer."""
-        for question in list(self._under_way.values()):
+        for question in list(self.under_way.values()):
+            if not isinstance(question, _Question):
+                question = question.hand_over()
             self._settle(question, UpstreamError("closing"))
 
     async def look_up(self, qname: bytes, qtype: int, *, do: bool, cd: bool) -> Entry | Answer:
@@ -334,8 +391,8 @@ class Forwarder:
         return Entry(replace(self._cache.stale(entry), authentic=False), self._clock.now(), 0.0, 0)
 
     def _settle(self, question: _Question, found: Entry | Exception) -> None:
-        if self._under_way.get(question.key) is question:
-            del self._under_way[question.key]
+        if self.under_way.get(question.key) is question:
+            del self.under_way[question.key]
             for tell in question.told:
                 tell(found)
 
@@ -414,10 +471,7 @@ class Forwarder:
 
     def _answered(self, upstream: Upstream, answer: Answer, seconds: float) -> Answer:
         """Take note of an answer; it comes back without AD where the way from the upstream is not to be trusted."""
-        name = upstream.exchange.name
-        upstream.succeeded(seconds)
-        self._counters.upstream(name, "answer", seconds)
-        self._counters.upstream_up(name, True)
+        self.answered(upstream, seconds, 1)
         if answer.authentic and not upstream.trust_ad:
             return replace(answer, authentic=False)
         return answer

@@ -74,6 +74,7 @@ class PolicyInForce:
         self._ready_answers = ready_answers
         self._identity = identity or IdentityTerms()
         self.register = NO_DEVICES
+        self.changes = 0  # how often all views and memos were let go
         self.said = SaidBefore(ready_answers)
         self.swap(generation, at)
 
@@ -167,6 +168,7 @@ class PolicyInForce:
         self._forget_sources()
 
     def _forget_sources(self) -> None:
+        self.changes += 1
         # Emptied in place: a batch under way may hold one.
         for sources in self._sources.values():
             sources.clear()
@@ -194,15 +196,23 @@ class PolicyInForce:
             # A rule on the root has a say in every name, and the table does not know it.
             table = self.generation.table if self.generation.root < 0 else None
             memo = self._memos[view] = ViewMemo(self._ready_answers, table)
-        self._before_count -= 1
-        if self._before_count <= 0:
-            self._make_room()
+        self.learned(1)
         sources = self.sources_of(client.listener)
         if client.address not in sources:
             if len(sources) >= _MAX_SOURCES:
                 sources.clear()
             sources[client.address] = memo
         return memo
+
+    def view_of_memo(self, memo: ViewMemo) -> View | None:
+        """Whose answers a memo holds; None where it is out of force."""
+        return next((view for view, one in self._memos.items() if one is memo), None)
+
+    def learned(self, count: int) -> None:
+        """Learn that memos learned so many answers on their own."""
+        self._before_count -= count
+        if self._before_count <= 0:
+            self._make_room()
 
     def _make_room(self) -> None:
         """Let answers go until there is room for some: with many memos, counting takes more time than learning."""

@@ -62,6 +62,7 @@ class Wanted:
     source: str = "upstream"
     alias: Verdict | None = None
     aliases: tuple[bytes, ...] = ()  # that led to where policy's alias begins
+    future: "asyncio.Future[Entry] | None" = None  # of the question, where it was asked already
 
 
 class Pipeline:
@@ -239,8 +240,7 @@ class Pipeline:
     async def _ask(self, wanted: Wanted) -> "bytes | Wanted | None":
         # 5. Ask. The question may already be under way for another client; the answer is the same, the verdict need not
         # be.
-        query = wanted.query
-        future = self._forwarder.fetch(wanted.key, query.qname, query.qtype, do=query.do, cd=bool(query.flags & CD))
+        future = wanted.future or self._fetch(wanted)
         if future is None:
             return self.busy(wanted)
         try:
@@ -255,10 +255,18 @@ class Pipeline:
         Returns:
             Whether it is asked; if not, `finish` is the way.
         """
-        if wanted.stale is not None or wanted.entry is not None or wanted.alias is not None:
+        if wanted.entry is not None or wanted.alias is not None:
+            return False
+        if wanted.stale is not None:
+            # Who has stale data at hand waits in a task, but is in line from now on.
+            wanted.future = self._fetch(wanted)
             return False
         query = wanted.query
         return self._forwarder.ask(wanted.key, query.qname, query.qtype, told, do=query.do, cd=bool(query.flags & CD))
+
+    def _fetch(self, wanted: Wanted) -> "asyncio.Future[Entry] | None":
+        query = wanted.query
+        return self._forwarder.fetch(wanted.key, query.qname, query.qtype, do=query.do, cd=bool(query.flags & CD))
 
     def conclude(self, wanted: Wanted, found: Entry | Exception) -> "bytes | Wanted | None":
         """Answer with what came of `ask`, or say what else is wanted."""
@@ -529,6 +537,12 @@ class Pipeline:
     ) -> int:
         code = "none" if rcode is None else rcode_text(rcode)
         return self._cells.index("query", transport, group, rtype_class(qtype), code, source, *hit)
+
+    def cells_of(self, group: str, qtype: int, rcode: int) -> tuple[int, int]:
+        """The counters of answers over UDP that no rule has a say in: by an upstream, and from the hot memo."""
+        no_hit = ("", "", "", "")
+        upstream = self._make_query_cell(Transport.UDP, group, qtype, rcode, "upstream", no_hit)
+        return upstream, self._make_query_cell(Transport.UDP, group, qtype, rcode, "ready", no_hit)
 
     def _count_cache(self, event: str) -> None:
         self._cells.counts[self._cells.index("cache", event)] += 1

@@ -103,6 +103,14 @@ class SpecialNames:
         }
         self._generation = generation
 
+    def names(self) -> dict[bytes, object]:
+        """The names that are answered here or handed back to the upstreams, with all below them, in wire form."""
+        return dict(self._zones)
+
+    def tops(self) -> frozenset[bytes]:
+        """The last labels of these, in wire form with the root's."""
+        return frozenset(self._tops)
+
     def answer(
         self, query: Query, whoami: Callable[[], tuple[str, ...]] = tuple, *, discovers: bool = True
     ) -> Answer | None:

@@ -8,12 +8,11 @@ two levels, both under the memo of the client's view, so that no client is ever 
   message id: so flags, EDNS, letter case and type all take part. An entry leaves when its cached answer expires, and
   when newer ones need the room.
 - **Templates** (`_templates_cy`), for names at or below listed ones that nobody asked for yet. Nothing is learned from
-  such an answer, so who asks for random names takes no room from others.
+  such an answer before it is asked for again (`_twice_cy`), so who asks for random names takes no room from others.
 
 All leave at once when the policy changes (a new generation, or an order's moment).
 """
 
-import struct
 from array import array
 from typing import TYPE_CHECKING
 
@@ -21,110 +20,32 @@ if TYPE_CHECKING:
     from mmap import mmap
 
     from resolver.hot import cython_shim as cython
+    from resolver.hot._memo_cy import Answers, Reciter, recites
     from resolver.hot._names_cy import NameTable
-    from resolver.hot._scan_cy import age
+    from resolver.hot._ready_cy import NEVER, PLACE, RECORD, SLOT_OCTETS, Ready
     from resolver.hot._templates_cy import TAIL_OCTETS, Filler, Parents, Template, Templates, fill, fills_batches
+    from resolver.hot._twice_cy import KEY_OCTETS, Repeats, learns
 else:
     try:
         import cython
     except ModuleNotFoundError:
         from resolver.hot import cython_shim as cython
+    from resolver.hot._memo_cy import Answers, Reciter, recites
+    from resolver.hot._ready_cy import NEVER, PLACE, RECORD, SLOT_OCTETS, Ready
     from resolver.hot._templates_cy import TAIL_OCTETS, Filler, fill, fills_batches
+    from resolver.hot._twice_cy import KEY_OCTETS, Repeats, learns
 
     if cython.compiled:
-        from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+        from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize
         from cython.cimports.libc.string import memcmp, memcpy
 
-        from resolver.hot._scan_cy import age
-    else:
-        from resolver.hot._scan_cy import age
+__all__ = ["CONTROL_OCTETS", "NEVER", "SLOT_OCTETS", "SOCKADDR_OCTETS", "TAIL_OCTETS", "Batch", "Ready", "ViewMemo"]
 
-SLOT_OCTETS = 4096  # room for one datagram, in and out; a query of this size or over has no honest sender
 SOCKADDR_OCTETS = 28  # struct sockaddr_in6, the longer of the two
 CONTROL_OCTETS = 64  # room for one IP_PKTINFO or IPV6_PKTINFO message
 _MET = 1 << 18  # questions of which it is known, more or less, whether they were met before
 TEMPLATES = 2048  # of one view: by claim sets and by types that are asked for; with more, they are learned anew
 ORDINARY_OCTETS = 512  # of a reply; nearly all are shorter
-NEVER = float("inf")
-_PLACE = struct.Struct("=II")
-_EARLY = 1e-6  # seconds; more than rounding can make of a sum of two clock readings
-
-
-# One object for equal prefixes, of which there are as many as lengths of hit records: it stays in the cache.
-_PREFIXES: dict[bytes, bytes] = {}
-
-
-@cython.cclass
-class Ready:
-    """One whole answer, less its message id."""
-
-    reply: bytes
-    first: bytes
-    cell: cython.Py_ssize_t
-    until: cython.double
-    stored: cython.double
-    due: cython.double
-    ttls: tuple[tuple[int, int], ...]
-    places: bytes
-    hit_prefix: bytes
-    hit_tail: bytes
-
-    def __init__(
-        self,
-        reply: bytes,
-        cell: int,
-        until: float,
-        stored: float,
-        ttls: tuple[tuple[int, int], ...],
-        hit_prefix: bytes,
-        hit_tail: bytes,
-    ) -> None:
-        """Keep an answer for reuse.
-
-        Args:
-            reply: The reply at age 0, from its third octet on.
-            cell: Which counter an answer from here adds to.
-            until: Monotonic seconds at which it stops being true; NEVER, and then no `ttls`, for an answer that only a
-                policy change ends.
-            stored: Monotonic seconds at which its TTLs were fresh.
-            ttls: (offset in `reply`, seconds) of each TTL that runs down; empty where none does.
-            hit_prefix: The four octets that a hit record begins with, or b"" where the verdict names no rule.
-            hit_tail: What a hit record ends with, at most `TAIL_OCTETS`.
-        """
-        # The compiled loop copies by these sizes without asking again.
-        if len(hit_prefix) not in (0, 4) or len(hit_tail) > TAIL_OCTETS or len(reply) + 2 > SLOT_OCTETS:
-            raise ValueError("too long for a slot, or no hit record's parts")
-        if not ttls and until != NEVER:
-            raise ValueError("an answer that expires has a TTL that runs down")
-        last = len(reply) - 4
-        for place, seconds in ttls:
-            if not 0 <= place <= last or not 0 <= seconds <= 0x7FFFFFFF:
-                raise ValueError("a TTL that is not in the reply, or is none")
-        self.first = reply
-        self.reply = reply
-        self.cell = cell
-        self.until = until
-        self.stored = stored
-        self.due = min(until, stored + 1 - _EARLY) if ttls else NEVER
-        self.ttls = ttls
-        # The same for the compiled loop, which writes what is left into the slot: (offset, seconds), u32 each.
-        self.places = b"".join([_PLACE.pack(*ttl) for ttl in ttls]) if cython.compiled else b""
-        self.hit_prefix = _PREFIXES.setdefault(hit_prefix, hit_prefix)
-        self.hit_tail = hit_tail
-
-    @cython.ccall
-    def turn(self, now: cython.double) -> cython.bint:
-        """Bring the reply up to date when it is due; False where it holds no longer.
-
-        The age is that of the pipeline, to the same rounding: looked at a moment too early, it is simply looked at
-        again.
-        """
-        if self.until <= now:
-            return False
-        elapsed = int(now - self.stored)
-        self.reply = age(self.first, self.ttls, elapsed)
-        self.due = min(self.until, self.stored + elapsed + 1 - _EARLY)
-        return True
 
 
 @cython.cclass
@@ -139,6 +60,7 @@ class ViewMemo:
 
     young: dict[bytes, Ready]
     old: dict[bytes, Ready]
+    answers: "Answers | None"
     half: cython.Py_ssize_t
     young_size: cython.Py_ssize_t
     old_size: cython.Py_ssize_t
@@ -166,15 +88,56 @@ class ViewMemo:
         self.half = max(1, entries // 2)
         self.young_size = 0
         self.old_size = 0
+        self.answers = None
+        if cython.compiled and recites():  # not in a build of which only a part is compiled
+            self.answers = Answers(self.half)  # in place of the dicts
 
-    @cython.ccall
-    def put(self, key: bytes, ready: Ready) -> cython.void:
+    def put(self, key: bytes, ready: Ready) -> None:
         """File an answer under the datagram it answers, less the id."""
+        if cython.compiled and self.answers is not None:
+            record = ready.record(key)
+            self.answers.learn(record, len(record))
+            return
         if key not in self.young:
             if self.young_size >= self.half:
                 self.halve()
             self.young_size += 1 + len(ready.first) // ORDINARY_OCTETS
         self.young[key] = ready
+
+    def learn(self, records: bytes, octets: int) -> None:
+        """File many answers.
+
+        Args:
+            records: One after another, each filled up with zeros to a multiple of 8 octets: `RECORD` (until; stored;
+                cell; how many octets of key and reply, how many TTLs, how many octets of the hit record's end; the four
+                octets that the hit record begins with, or zeros where there is none), then the key, the reply from its
+                third octet on, `PLACE` (offset in the reply, seconds) of each TTL, and the hit record's end. All as in
+                a `Ready`; a key has at least one octet.
+            octets: How many octets of it are in use.
+
+        Raises:
+            ValueError: They end within a record, or a record can be none; those before it are filed.
+        """
+        if cython.compiled and self.answers is not None:
+            self.answers.learn(records, octets)
+            return
+        at = 0
+        while at < octets:
+            if at + RECORD.size > min(octets, len(records)):
+                raise ValueError("the octets end within a record")
+            until, stored, cell, key_octets, reply_octets, count, tail_octets, prefix = RECORD.unpack_from(records, at)
+            key_at = at + RECORD.size
+            reply_at = key_at + key_octets
+            ttls_at = reply_at + reply_octets
+            tail_at = ttls_at + 8 * count
+            end = tail_at + tail_octets
+            if not key_octets or end > min(octets, len(records)):
+                raise ValueError("the octets end within a record")
+            ttls = tuple(PLACE.iter_unpack(records[ttls_at:tail_at]))
+            reply, tail = records[reply_at:ttls_at], records[tail_at:end]
+            ready = Ready(reply, cell, until, stored, ttls, prefix if any(prefix) else b"", tail)
+            self.put(records[key_at:reply_at], ready)
+            at = end + 7 & ~7
 
     def file(self, key: int, template: "Template | None") -> None:
         """File a template by its `template_key`, or that there is none, so that it is not sought again."""
@@ -187,9 +150,11 @@ class ViewMemo:
         """Whether it is known what template there is."""
         return key in self.templates
 
-    @cython.ccall
-    def halve(self) -> cython.void:
+    def halve(self) -> None:
         """Let the old half go and start a new young one; what is quickly found out again goes with it."""
+        if cython.compiled and self.answers is not None:
+            self.answers.halve()
+            return
         self.parents = {}
         self.old = self.young
         self.old_size = self.young_size
@@ -198,10 +163,14 @@ class ViewMemo:
 
     def size(self) -> int:
         """How many answers are held; one of more than `ORDINARY_OCTETS` counts as several, so memory is bounded."""
+        if cython.compiled and self.answers is not None:
+            return sum(self.answers.sizes())
         return self.young_size + self.old_size + len(self.parents)
 
     def old_half(self) -> int:
         """How many of them the next `halve` lets go."""
+        if cython.compiled and self.answers is not None:
+            return self.answers.sizes()[1]
         return self.old_size
 
 
@@ -227,6 +196,10 @@ class Batch:
     filler: "Filler | None"
     asked_places: bytes
     asked_lengths: bytes
+    asked_keys: bytes
+    told_room: bytes
+    reciter: "Reciter | None"
+    repeats: "Repeats | None"
     met: memoryview
     places: list[tuple[int, slice, slice]]
     arena_address: cython.ulonglong
@@ -236,6 +209,16 @@ class Batch:
     key_octets: cython.Py_ssize_t
     sent: cython.Py_ssize_t
     hit_count: cython.Py_ssize_t
+    learned_here: cython.Py_ssize_t
+    if cython.compiled:
+        received_words: cython.p_uint
+        sending_words: cython.p_ulonglong
+        vector_words: cython.p_ulonglong
+        order: cython.p_longlong
+        memo_of: cython.p_longlong
+        told: cython.p_longlong
+        asked_slots: cython.p_longlong
+        asked_sizes: cython.p_longlong
 
     def __init__(
         self,
@@ -253,9 +236,10 @@ class Batch:
         Args:
             arena: `SLOT_OCTETS` a slot.
             names: `SOCKADDR_OCTETS` a slot.
-            received: The receive headers (struct mmsghdr, 64 octets) as "I": msg_len is item 14 of 16.
-            send_headers: The send headers as "Q": msg_name is item 0 of 8, msg_iov points to the vector of the same
-                number.
+            received: The receive headers (struct mmsghdr, 64 octets) as "I": msg_controllen is item 10 of 16, msg_len
+                item 14.
+            send_headers: The send headers as "Q": msg_name is item 0 of 8, msg_controllen item 5; msg_iov points to the
+                vector of the same number.
             send_vectors: The send vectors (struct iovec) as "Q": base, length.
             counts: The shared counters, "Q".
             addresses: Where `arena`, `names` and the control messages (`CONTROL_OCTETS` a slot) lie in memory; the last
@@ -271,15 +255,21 @@ class Batch:
         self.arena_address, self.names_address, self.controls_address = addresses
         self.slot_of = list(range(len(received) // 16))
         self.passed = []
-        # Room to lay a batch's hit records out in; only the compiled loop writes to it, nobody else ever sees it.
+        # Rooms that only the compiled loop writes to, and nobody else ever sees: for a batch's hit records; for what is
+        # to be filled in; and for numbers, of each slot and of what is to be filled in.
         self.hit_room = bytes(len(self.slot_of) * (12 + SOCKADDR_OCTETS + TAIL_OCTETS))
         self.filler = Filler() if fills_batches() else None  # None in a build of which only a part is compiled
         self.asked_places = bytes(16 * len(self.slot_of))
         self.asked_lengths = bytes(8 * len(self.slot_of))
+        self.asked_keys = bytes(KEY_OCTETS * len(self.slot_of))
+        self.told_room = bytes(8 * (6 * len(self.slot_of) + 1))
+        self.reciter = self.repeats = None
+        if cython.compiled and recites():
+            self._take_hold()
         # Of the last questions that were not known by heart: a part of the hash, where another part says; 0 for none.
         # Plain Python takes four times as long to fill a template as to find a ready answer, so what is met again there
         # is passed on once, to be learned; compiled, that would never be made up for.
-        self.met = memoryview(bytearray(0 if cython.compiled else 2 * _MET)).cast("H")
+        self.met = memoryview(bytearray(0 if self.reciter is not None else 2 * _MET)).cast("H")
         # Where the address stands in a struct sockaddr_in or sockaddr_in6; the port beside it is left out of the key.
         self.key_start, self.key_octets = (8, 16) if family_is_6 else (4, 4)
         # Of each slot: where the octets after the message id begin, the address in `names`, the whole sockaddr.
@@ -293,6 +283,7 @@ class Batch:
         ]
         self.sent = 0
         self.hit_count = 0
+        self.learned_here = 0
 
     def answer(self, sources: dict[bytes, ViewMemo], n: int, now: float, stamp: bytes) -> bytes:
         """Answer what can be answered of the first `n` slots; list the rest in `passed`.
@@ -309,7 +300,7 @@ class Batch:
         Returns:
             The hit records of the batch, one after another.
         """
-        if cython.compiled:
+        if cython.compiled and self.reciter is not None:
             return self._answer_compiled(sources, n, now, stamp)
         arena, names, counts, slot_of, met = self.arena, self.names, self.counts, self.slot_of, self.met
         hits: list[bytes] = []
@@ -355,6 +346,9 @@ class Batch:
             lengths.append(octets + 2)
             counts[cell] += 1
         self.send_vectors[1 : 2 * sent : 2] = memoryview(array("Q", lengths))
+        if self.controls_address:
+            for k in range(sent):
+                self.send_headers[8 * k + 5] = self.received[16 * slot_of[k] + 10]
         self.sent = sent
         self.passed = passed
         self.hit_count = len(hits) // 4
@@ -362,166 +356,188 @@ class Batch:
 
     if cython.compiled:
 
+        @cython.cfunc
+        def _take_hold(self) -> cython.void:
+            """Find out once where the buffers lie. They stay there for as long as their memoryviews are held."""
+            headers: cython.uint[::1] = self.received
+            sending: cython.ulonglong[::1] = self.send_headers
+            vectors: cython.ulonglong[::1] = self.send_vectors
+            counts: cython.ulonglong[::1] = self.counts
+            slots: cython.Py_ssize_t = len(self.slot_of)
+            i: cython.Py_ssize_t
+            self.received_words = cython.address(headers[0])
+            self.sending_words = cython.address(sending[0])
+            self.vector_words = cython.address(vectors[0])
+            self.order = cython.cast(cython.p_longlong, PyBytes_AS_STRING(self.told_room))
+            self.memo_of = self.order + slots
+            self.asked_slots = self.memo_of + slots
+            self.asked_sizes = self.asked_slots + slots
+            self.told = self.asked_sizes + slots  # one more than slots
+            for i in range(slots):
+                self.order[i] = i
+            self.reciter = Reciter(
+                self.arena_address,
+                self.names_address,
+                cython.cast(cython.size_t, self.received_words),
+                cython.cast(cython.size_t, cython.address(counts[0])),
+                cython.cast(cython.size_t, PyBytes_AS_STRING(self.hit_room)),
+                cython.cast(cython.size_t, self.memo_of),
+                cython.cast(cython.size_t, self.told),
+                cython.cast(cython.size_t, self.told + slots + 1),
+            )
+            if learns():
+                self.repeats = Repeats(
+                    cython.cast(cython.size_t, self.asked_slots),
+                    cython.cast(cython.size_t, PyBytes_AS_STRING(self.asked_keys)),
+                    cython.cast(cython.size_t, self.asked_sizes),
+                    cython.cast(cython.size_t, self.told + slots + 1),
+                    cython.cast(cython.size_t, self.memo_of),
+                    self.arena_address,
+                    cython.cast(cython.size_t, PyBytes_AS_STRING(self.hit_room)),
+                )
+
         @cython.boundscheck(False)
         @cython.wraparound(False)
         @cython.cfunc
         def _answer_compiled(self, sources: dict, n: cython.Py_ssize_t, now: cython.double, stamp: bytes) -> bytes:
-            arena: cython.uchar[::1] = self.arena
-            names: cython.uchar[::1] = self.names
-            received: cython.uint[::1] = self.received
-            vectors: cython.ulonglong[::1] = self.send_vectors
-            counts: cython.ulonglong[::1] = self.counts
-            key_start: cython.Py_ssize_t = self.key_start
-            key_octets: cython.Py_ssize_t = self.key_octets
-            slot_octets: cython.Py_ssize_t = SLOT_OCTETS  # as C numbers, since module globals are objects
-            sockaddr_octets: cython.Py_ssize_t = SOCKADDR_OCTETS
-            out: cython.p_char = PyBytes_AS_STRING(self.hit_room)
-            at_hit: cython.p_char = out
-            now_octets: cython.p_char = PyBytes_AS_STRING(stamp)
-            tail_octets: cython.Py_ssize_t
-            hit_count: cython.Py_ssize_t = 0
-            sent: cython.Py_ssize_t = 0
+            names: cython.p_uchar = cython.cast(cython.p_uchar, cython.cast(cython.size_t, self.names_address))
+            start: cython.Py_ssize_t = self.key_start
+            octets: cython.Py_ssize_t = self.key_octets
             i: cython.Py_ssize_t
-            size: cython.Py_ssize_t
-            octets: cython.Py_ssize_t
-            base: cython.Py_ssize_t
-            name: cython.Py_ssize_t
-            memo: ViewMemo = None
-            ready: Ready
-            ttls: cython.p_uint
-            elapsed: cython.longlong
-            left: cython.longlong
-            places: cython.Py_ssize_t
-            field: cython.p_uchar
-            last: cython.Py_ssize_t = -1
-            slot_of: list = self.slot_of
+            name: cython.p_uchar
+            last: cython.p_uchar = cython.NULL
+            last_number: cython.longlong = -1
+            sent: cython.Py_ssize_t = 0
+            unknown: cython.Py_ssize_t = 0
+            used: cython.Py_ssize_t
+            memo: ViewMemo
+            memos: list = []
+            answers: list = []
             passed: list = []
-            # What is not known by heart, and may be filled in.
-            place: cython.p_ulonglong = cython.cast(cython.p_ulonglong, PyBytes_AS_STRING(self.asked_places))
-            length: cython.p_longlong = cython.cast(cython.p_longlong, PyBytes_AS_STRING(self.asked_lengths))
-            fills: cython.bint = self.filler is not None
-            asked: cython.Py_ssize_t = 0
-            k: cython.Py_ssize_t
-            slots: list = []
-            templates: list = []
-            table: object = None
             for i in range(n):
-                size = received[16 * i + 14]
-                base = slot_octets * i
-                name = sockaddr_octets * i
-                if size < 12:
-                    passed.append(i)
+                self.memo_of[i] = -1
+                if self.received_words[16 * i + 14] < 12:
                     continue
                 # Many datagrams come from the address that the one before came from.
-                if last < 0 or memcmp(
-                    cython.address(names[name + key_start]), cython.address(names[last + key_start]), key_octets
-                ):
-                    found = sources.get(
-                        PyBytes_FromStringAndSize(
-                            cython.cast(cython.p_char, cython.address(names[name + key_start])), key_octets
-                        )
-                    )
-                    if found is None:
-                        passed.append(i)
-                        continue
-                    memo = cython.cast(ViewMemo, found)
+                name = names + 28 * i + start
+                if last == cython.NULL or memcmp(name, last, octets):
                     last = name
-                key = PyBytes_FromStringAndSize(cython.cast(cython.p_char, cython.address(arena[base + 2])), size - 2)
-                found = memo.young.get(key)
-                if found is None:
-                    if memo.old_size:
-                        found = memo.old.get(key)
-                    if found is None:
-                        if not fills or not memo.templates or asked == 64 or (asked and memo.table is not table):
-                            passed.append(i)
-                            continue
-                        table = memo.table
-                        place[2 * asked] = self.arena_address + base
-                        place[2 * asked + 1] = self.names_address + name
-                        length[asked] = size
-                        slots.append(i)
-                        templates.append(memo.templates)
-                        asked += 1
-                        continue
-                ready = cython.cast(Ready, found)
-                if ready.until <= now:
+                    found = sources.get(PyBytes_FromStringAndSize(cython.cast(cython.p_char, name), octets))
+                    last_number = -1
+                    if found is not None:
+                        memo = cython.cast(ViewMemo, found)
+                        last_number = len(memos)
+                        memos.append(memo)
+                        answers.append(memo.answers)
+                self.memo_of[i] = last_number
+            used = self.reciter.recite(answers, n, now, stamp)
+            self.hit_count = self.told[n]
+            for i in range(n):
+                if self.told[i] == 0 and self.memo_of[i] >= 0:
+                    unknown += 1
+            if unknown and self.filler is not None:
+                used = self._fill_in(memos, answers, n, stamp, used)
+            for i in range(n):
+                if self.told[i] <= 0:
                     passed.append(i)
                     continue
-                octets = PyBytes_GET_SIZE(ready.first)
-                memcpy(cython.address(arena[base + 2]), PyBytes_AS_STRING(ready.first), octets)
-                places = PyBytes_GET_SIZE(ready.places) // 8
-                if places and now - ready.stored >= 1:
-                    # As `age` does it. `Ready` has made sure that each field lies within the reply.
-                    elapsed = cython.cast(cython.longlong, now - ready.stored)
-                    ttls = cython.cast(cython.p_uint, PyBytes_AS_STRING(ready.places))
-                    for k in range(places):
-                        field = cython.address(arena[base + 2]) + ttls[2 * k]
-                        left = ttls[2 * k + 1] - elapsed
-                        if left < 0:
-                            left = 0
-                        field[0] = left >> 24
-                        field[1] = left >> 16 & 0xFF
-                        field[2] = left >> 8 & 0xFF
-                        field[3] = left & 0xFF
-                if slot_of[sent] != i:
+                if self.order[sent] != i:
                     self._point(sent, i)
-                vectors[2 * sent + 1] = octets + 2
+                self.vector_words[2 * sent + 1] = self.told[i]
+                if self.controls_address:
+                    self.sending_words[8 * sent + 5] = self.received_words[16 * i + 10]
                 sent += 1
-                counts[ready.cell] += 1
-                if ready.hit_prefix:
-                    hit_count += 1
-                    tail_octets = PyBytes_GET_SIZE(ready.hit_tail)
-                    memcpy(at_hit, PyBytes_AS_STRING(ready.hit_prefix), 4)
-                    memcpy(at_hit + 4, now_octets, 8)
-                    memcpy(at_hit + 12, cython.address(names[name]), sockaddr_octets)
-                    memcpy(at_hit + 12 + sockaddr_octets, PyBytes_AS_STRING(ready.hit_tail), tail_octets)
-                    at_hit += 12 + sockaddr_octets + tail_octets
-            if asked:
-                octets = self.filler.fill(
-                    table,
-                    templates,
-                    self.asked_places,
-                    self.asked_lengths,
-                    stamp,
-                    self.counts,
-                    self.hit_room,
-                    at_hit - out,
-                )
-                at_hit = out + octets
-                for k in range(asked):
-                    i = slots[k]
-                    if not length[k]:
-                        passed.append(i)
-                        continue
-                    if slot_of[sent] != i:
-                        self._point(sent, i)
-                    vectors[2 * sent + 1] = length[k]
-                    sent += 1
-                    hit_count += 1
-                passed.sort()
             self.sent = sent
             self.passed = passed
-            self.hit_count = hit_count
-            return PyBytes_FromStringAndSize(out, at_hit - out)
+            return PyBytes_FromStringAndSize(PyBytes_AS_STRING(self.hit_room), used)
+
+        @cython.boundscheck(False)
+        @cython.wraparound(False)
+        @cython.cfunc
+        def _fill_in(
+            self, memos: list, answers: list, n: cython.Py_ssize_t, stamp: bytes, start: cython.Py_ssize_t
+        ) -> cython.Py_ssize_t:
+            """Answer from templates what is not known by heart; returns how many octets all hit records take."""
+            place: cython.p_ulonglong = cython.cast(cython.p_ulonglong, PyBytes_AS_STRING(self.asked_places))
+            length: cython.p_longlong = cython.cast(cython.p_longlong, PyBytes_AS_STRING(self.asked_lengths))
+            keys: cython.p_char = PyBytes_AS_STRING(self.asked_keys)
+            datagram: cython.p_uchar
+            templates: list = []
+            table: object = None
+            memo: ViewMemo
+            i: cython.Py_ssize_t
+            k: cython.Py_ssize_t
+            size: cython.Py_ssize_t
+            used: cython.Py_ssize_t
+            asked: cython.Py_ssize_t = 0
+            for i in range(n):
+                if self.told[i] or self.memo_of[i] < 0:
+                    continue
+                memo = cython.cast(ViewMemo, memos[self.memo_of[i]])
+                if not memo.templates or asked == 64 or (asked and memo.table is not table):
+                    continue
+                table = memo.table
+                datagram = cython.cast(cython.p_uchar, cython.cast(cython.size_t, self.arena_address)) + 4096 * i
+                size = self.received_words[16 * i + 14]
+                self.asked_slots[asked] = i
+                self.asked_sizes[asked] = size - 2 if size <= 290 else 0  # KEY_OCTETS
+                memcpy(keys + 288 * asked, datagram + 2, 64)  # of a size that is known, since most are shorter
+                if size > 66:
+                    memcpy(keys + 288 * asked + 64, datagram + 66, 224)
+                place[2 * asked] = self.arena_address + 4096 * i
+                place[2 * asked + 1] = self.names_address + 28 * i
+                length[asked] = size
+                templates.append(memo.templates)
+                asked += 1
+            if not asked:
+                return start
+            used = self.filler.fill(
+                table,
+                templates,
+                self.asked_places,
+                self.asked_lengths,
+                stamp,
+                self.counts,
+                self.hit_room,
+                start,
+            )
+            for k in range(asked):
+                self.told[self.asked_slots[k]] = length[k]
+                self.hit_count += length[k] > 0
+            if self.repeats is not None and used > start:
+                self.learned_here += self.repeats.learn(answers, asked, self.asked_places, self.asked_lengths, start)
+            return used
 
     def outcome(self) -> tuple[int, list[int], int]:
         """Of the last `answer`: how many replies stand ready, the slots passed on, how many hits there were."""
         return self.sent, self.passed, self.hit_count
 
+    def learned(self) -> int:
+        """How many answers memos learned in batches since this was asked before."""
+        count = self.learned_here
+        self.learned_here = 0
+        return int(count)
+
     def add(self, slot: int, octets: int) -> None:
-        """Put the reply that stands in a slot behind those that stand ready."""
+        """Put the reply that stands in a slot behind those that stand ready, with the slot's control message."""
         sent = self.sent
-        if self.slot_of[sent] != slot:
+        if self.slot(sent) != slot:
             self._point(sent, slot)
         self.send_vectors[2 * sent + 1] = octets
+        if self.controls_address:
+            self.send_headers[8 * sent + 5] = self.received[16 * slot + 10]
         self.sent = sent + 1
 
     def slot(self, k: int) -> int:
         """The slot that reply `k` stands in."""
+        if cython.compiled:
+            return self.order[k]
         return int(self.slot_of[k])
 
     def _point(self, k: int, slot: int) -> None:
         """Make send header `k` speak of a slot's octets, address and control message."""
+        if cython.compiled:
+            self.order[k] = slot
         self.slot_of[k] = slot
         self.send_headers[8 * k] = self.names_address + SOCKADDR_OCTETS * slot
         self.send_vectors[2 * k] = self.arena_address + SLOT_OCTETS * slot

@@ -15,6 +15,13 @@ else:
     except ModuleNotFoundError:
         from resolver.hot import cython_shim as cython
 
+    if cython.compiled:
+        from cython.cimports.cpython.bytes import PyBytes_AS_STRING
+
+OUTLINE_TTLS = 64  # records of a reply that `outline` tells of
+OUTLINE_NAMES = 16  # names that it tells of
+OUTLINE_WORDS = 9 + OUTLINE_TTLS
+
 # Outcomes of scan_query, in the order in which they are looked for.
 WELL_FORMED = 0
 NOT_A_QUERY = 1  # too short for a header, or a response: answered with silence
@@ -433,3 +440,156 @@ def age(octets: bytes, ttls: tuple[tuple[int, int], ...], elapsed: cython.long) 
         left = seconds - elapsed
         out[offset : offset + 4] = (left if left > 0 else 0).to_bytes(4, "big")
     return bytes(out)
+
+
+@cython.boundscheck(False)
+@cython.wraparound(False)
+def outline(
+    message: bytes, start: cython.Py_ssize_t, qtype: cython.int, told: bytes, names: bytes, sizes: bytes
+) -> cython.Py_ssize_t:
+    """Say of a plain reply what `read_records` says of any, in buffers, so that no object is made.
+
+    A reply is plain if it is whole, says NOERROR or NXDOMAIN to one question, if every record of it is well formed, and
+    if its OPT, where it has one, stands at its end and says nothing.
+
+    Args:
+        message: The whole message; its question is known to end at `start`.
+        start: Where its question ends, behind the header.
+        qtype: The type that was asked for.
+        told: Room for `OUTLINE_WORDS` numbers (i64): octets of the records that are kept, from `start` on; how many
+            these are, a section; seconds that "no" holds, -1 where no SOA tells; whether there are records of the type
+            asked for; the shortest and the longest TTL, in seconds; how many TTLs, and where each begins, counted from
+            `start`.
+        names: Room for the names that the answer section leads to (of CNAME, DNAME, SVCB and HTTPS), lower-cased, 256
+            octets each.
+        sizes: Room for four numbers (i64) a name, of which the first is its size.
+
+    Returns:
+        How many names it leads to; -1 for a reply that is not plain, or too long to be told.
+    """
+    if cython.compiled:
+        said: cython.p_longlong = cython.cast(cython.p_longlong, PyBytes_AS_STRING(told))
+        size: cython.p_longlong = cython.cast(cython.p_longlong, PyBytes_AS_STRING(sizes))
+        room: cython.p_uchar = cython.cast(cython.p_uchar, PyBytes_AS_STRING(names))
+        octets: cython.p_const_uchar = cython.cast(cython.p_const_uchar, PyBytes_AS_STRING(message))
+        end: cython.Py_ssize_t = len(message)
+        i: cython.Py_ssize_t = start
+        owner: cython.Py_ssize_t
+        rdata: cython.Py_ssize_t
+        stop: cython.Py_ssize_t
+        target: cython.Py_ssize_t
+        section: cython.int
+        rtype: cython.int
+        k: cython.int
+        ttl: cython.longlong
+        minimum: cython.longlong
+        shortest: cython.longlong = 0
+        longest: cython.longlong = 0
+        ttls: cython.int = 0
+        held: cython.int = 0
+        has_opt: cython.bint = False
+        if start < 17 or end < start or not octets[2] & 0x80 or octets[2] & 0x7A or octets[3] & 15 not in (0, 3):
+            return -1  # too short, a query, another opcode, truncated, or a failure
+        said[4] = -1
+        said[5] = 0
+        for section in range(3):
+            said[1 + section] = 0
+            for k in range(octets[6 + 2 * section] << 8 | octets[7 + 2 * section]):
+                owner = i
+                i = skip_name(message, i, True)
+                if has_opt or i < 0 or i + 10 > end:
+                    return -1
+                rtype = octets[i] << 8 | octets[i + 1]
+                rdata = i + 10
+                stop = rdata + (octets[i + 8] << 8 | octets[i + 9])
+                if stop > end:
+                    return -1
+                if rtype == 41:
+                    if section != 2 or octets[owner] or octets[i + 4] or stop != rdata:
+                        return -1
+                    has_opt = True
+                    said[0] = owner - start
+                    i = stop
+                    continue
+                if ttls == 64 or not _is_name(message, owner):
+                    return -1
+                ttl = octets[i + 4]
+                ttl = ttl << 24 | octets[i + 5] << 16 | octets[i + 6] << 8 | octets[i + 7]
+                if ttl > 0x7FFFFFFF:
+                    return -1
+                if ttls == 0 or ttl < shortest:
+                    shortest = ttl
+                if ttl > longest:
+                    longest = ttl
+                said[9 + ttls] = i + 4 - start
+                ttls += 1
+                said[1 + section] += 1
+                if section == 0:
+                    if rtype == qtype:
+                        said[5] = 1
+                    if rtype in (5, 39, 64, 65):  # CNAME, DNAME, SVCB, HTTPS
+                        if rtype >= 64:
+                            rdata += 2
+                        if held == 16 or rdata >= stop:
+                            return -1
+                        target = skip_name(message, rdata, True)
+                        if target < 0 or target > stop:
+                            return -1
+                        target = _unpack(octets, end, rdata, room + 256 * held)
+                        if target < 0:
+                            return -1
+                        if rtype < 64 or target > 1:  # "." stands for the owner, or for "no service" (RFC 9460 §2.5)
+                            size[4 * held] = target
+                            held += 1
+                elif section == 1 and rtype == 6 and stop - rdata >= 22:  # SOA: two names and five numbers
+                    minimum = octets[stop - 4]
+                    minimum = minimum << 24 | octets[stop - 3] << 16 | octets[stop - 2] << 8 | octets[stop - 1]
+                    said[4] = ttl if ttl < minimum else minimum
+                i = stop
+        if i != end:
+            return -1
+        if not has_opt:
+            said[0] = end - start
+        said[6] = shortest
+        said[7] = longest
+        said[8] = ttls
+        return held
+    return -1
+
+
+if cython.compiled:
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _unpack(
+        message: cython.p_const_uchar, end: cython.Py_ssize_t, start: cython.Py_ssize_t, room: cython.p_uchar
+    ) -> cython.Py_ssize_t:
+        """Write out what `read_name` returns; the octets written, or -1 if there is no well-formed name."""
+        i: cython.Py_ssize_t = start
+        limit: cython.Py_ssize_t = start
+        octets: cython.Py_ssize_t = 0
+        n: cython.Py_ssize_t
+        k: cython.Py_ssize_t
+        while i < end:
+            n = message[i]
+            if n == 0:
+                room[octets] = 0
+                return octets + 1
+            if n < 64:
+                if octets + n + 2 > 255 or i + n >= end:
+                    return -1
+                room[octets] = n
+                for k in range(1, n + 1):
+                    room[octets + k] = message[i + k] | 0x20 if 65 <= message[i + k] <= 90 else message[i + k]
+                octets += n + 1
+                i += n + 1
+            elif n >= 192:
+                if i + 1 >= end:
+                    return -1
+                i = (n & 63) << 8 | message[i + 1]
+                if i >= limit or i < 12:
+                    return -1
+                limit = i
+            else:
+                return -1
+        return -1

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from resolver.transport.forward import UpstreamPorts, Waiter
+from resolver.transport.forward import Relaying, UpstreamPorts, Waiter
 from resolver.transport.sockets import format_address
 from resolver.wire.message import WireError
 
@@ -53,6 +53,10 @@ class UpstreamExchange:
         """
         self._ports.post(query, waiter, wait)
         return True
+
+    def post_staged(self, relaying: Relaying, wait: float) -> None:
+        """Send what is staged over UDP; who asks takes the replies, or fails after so many seconds."""
+        self._ports.post_staged(relaying, wait)
 
     async def ask(self, query: bytes, accept: Callable[[bytes, bytes], T], wait: float) -> T:
         """Send a query over UDP and return what `accept(reply, query as sent)` makes of the first reply that it takes.

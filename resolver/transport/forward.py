@@ -14,6 +14,7 @@ import mmap
 import os
 import socket
 import struct
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 QUERIES_PER_SOCKET = 1024
@@ -21,7 +22,7 @@ QUERIES_PER_SOCKET = 1024
 _SLOTS = 64  # datagrams a system call
 _FEW = _SLOTS // 4  # so few tell that the socket is empty
 _BATCHES = 8  # in one go, before other events of the loop get their turn
-_SLOT_OCTETS = 1 << 16  # the longest datagram; what nobody writes to takes no memory
+_SLOT_OCTETS = (1 << 16) + 64  # the longest datagram, and a line of the cache, so that slots do not share theirs
 _QUERY_OCTETS = 512  # the longest query, of a name of 255 octets with an OPT, has 282
 _DRAWN_OCTETS = 4096  # of randomness at one time; an id and a draw of a socket take two each
 _LEAST_PATIENCE = 0.01  # seconds between two looks at who has waited too long
@@ -41,6 +42,39 @@ class Waiter(Protocol):
 
     def fail(self, error: OSError) -> None:
         """Learn that none came (TimeoutError), or that the upstream can not be reached."""
+        ...
+
+
+class Relaying(Protocol):
+    """Questions that are asked, and answered, many at a time."""
+
+    def is_staged(self) -> bool:
+        """Whether there are questions to write."""
+        ...
+
+    def write(
+        self,
+        rooms: tuple[int, int, int],
+        ready: int,
+        waiting: "dict[int, tuple[Waiter, bytes, float]]",
+        random: bytes,
+        due: float,
+    ) -> int:
+        """Write queries; returns how many slots are in use then (see `hot.Relay.write`)."""
+        ...
+
+    def give_up(self, error: OSError) -> None:
+        """Learn that what is staged can not be sent."""
+        ...
+
+    def take(
+        self,
+        rooms: tuple[int, int],
+        received: memoryview,
+        count: int,
+        waiting: "dict[int, tuple[Waiter, bytes, float]]",
+    ) -> list[int]:
+        """Answer with replies; returns the slots of those that are others' (see `hot.Relay.take`)."""
         ...
 
 
@@ -69,6 +103,7 @@ class UpstreamPorts:
         self._leaving: _Port | None = None  # by whose socket the queries that wait to be sent will go
         self._ready = 0
         self._is_closed = False
+        self._relaying: Relaying | None = None
         self.ignored = 0
 
     def post(self, query: bytes, waiter: Waiter, wait: float) -> None:
@@ -104,13 +139,45 @@ class UpstreamPorts:
         self._ready += 1
         due = self._loop.time() + wait
         waiting[message_id] = waiter, sent, due
+        self._look_at(due)
+        if self._ready == _SLOTS:
+            self.flush()
+
+    def post_staged(self, relaying: Relaying, wait: float) -> None:
+        """Send what is staged, and whatever waits to be sent; who asks takes the replies, or fails.
+
+        Args:
+            relaying: Who asks; the same each time.
+            wait: Seconds.
+        """
+        self._relaying = relaying
+        if self._is_closed:
+            relaying.give_up(OSError("closing"))
+            return
+        due = self._loop.time() + wait
+        while relaying.is_staged():
+            if self._leaving is None:
+                try:
+                    self._leaving = self._draw()
+                except OSError as error:
+                    relaying.give_up(error)
+                    return
+            self._ready = relaying.write(
+                (self._out.arena_at, self._out.vectors_at, _QUERY_OCTETS),
+                self._ready, self._leaving.waiting, self._randoms(), due,
+            )  # fmt: skip
+            if self._ready == _SLOTS:
+                self.flush()
+        self._look_at(due)
+        self.flush()
+
+    def _look_at(self, due: float) -> None:
+        """See to it that who has waited too long then is told."""
         if self._timer is None:
             self._timer = self._loop.call_at(due, self._on_time)
         elif due < self._timer.when():
             self._timer.cancel()
             self._timer = self._loop.call_at(due, self._on_time)
-        if self._ready == _SLOTS:
-            self.flush()
 
     def flush(self) -> None:
         """Send what waits to be sent."""
@@ -149,6 +216,14 @@ class UpstreamPorts:
         self._used = used + 2
         return self._drawn[used] << 8 | self._drawn[used + 1]
 
+    def _randoms(self) -> bytes:
+        """Enough of them for a system call's queries, and some to spare."""
+        octets = 4 * _SLOTS
+        if self._used + octets > len(self._drawn):
+            self._drawn, self._used = os.urandom(_DRAWN_OCTETS), 0
+        self._used += octets
+        return self._drawn[self._used - octets : self._used]
+
     def _draw(self) -> "_Port":
         place = self._random() * len(self._pool) >> 16
         port = self._pool[place]
@@ -185,10 +260,12 @@ class UpstreamPorts:
                     # ECONNREFUSED and its like: an ICMP error for something sent on this socket.
                     port.fail(OSError(number, os.strerror(number)))
                 break
-            start = 0
-            for octets in self._received[14 : 16 * count : 16].tolist():
-                reply = arena[start : start + octets]
-                start += _SLOT_OCTETS
+            slots: Iterable[int] = range(count)
+            if self._relaying is not None:
+                slots = self._relaying.take((self._in.arena_at, _SLOT_OCTETS), self._received, count, waiting)
+            for slot in slots:
+                octets = self._received[16 * slot + 14]
+                reply = arena[_SLOT_OCTETS * slot : _SLOT_OCTETS * slot + octets]
                 message_id = int.from_bytes(reply[:2], "big")
                 held = waiting.get(message_id)
                 if held is None or octets < 2:
@@ -227,18 +304,18 @@ class UpstreamPorts:
 class _Messages:
     """Room for the datagrams of one system call, with their headers (struct mmsghdr) and vectors (struct iovec)."""
 
-    __slots__ = ("arena", "at", "headers", "vectors")
+    __slots__ = ("arena", "arena_at", "at", "headers", "vectors", "vectors_at")
 
     def __init__(self, octets: int) -> None:
         self.arena = mmap.mmap(-1, _SLOTS * octets)
         self.headers = mmap.mmap(-1, _SLOTS * 64)
         self.vectors = mmap.mmap(-1, _SLOTS * 16)
-        arena, self.at, vectors = (
+        self.arena_at, self.at, self.vectors_at = (
             ctypes.addressof(ctypes.c_char.from_buffer(room)) for room in (self.arena, self.headers, self.vectors)
         )
         for i in range(_SLOTS):
-            struct.pack_into("<QQ", self.vectors, 16 * i, arena + octets * i, octets)
-            struct.pack_into("<QQQQ", self.headers, 64 * i, 0, 0, vectors + 16 * i, 1)
+            struct.pack_into("<QQ", self.vectors, 16 * i, self.arena_at + octets * i, octets)
+            struct.pack_into("<QQQQ", self.headers, 64 * i, 0, 0, self.vectors_at + 16 * i, 1)
 
 
 class _Port:

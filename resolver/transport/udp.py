@@ -12,6 +12,7 @@ and `hot.Batch`, which sees every datagram first, can not take a cut one for one
 Linux only: the structures are those of the kernel's 64-bit ABI (`struct mmsghdr`, 64 octets: bits/socket.h).
 """
 
+import asyncio
 import ctypes
 import mmap
 import socket
@@ -20,11 +21,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 from resolver.hot._batch_cy import CONTROL_OCTETS, SLOT_OCTETS, SOCKADDR_OCTETS, Batch, ViewMemo
+from resolver.hot._relay_cy import SLOTS, Outlet
 from resolver.policy.client import Client, Transport
 from resolver.transport.sockets import is_wildcard
 from resolver.wire.message import HEADER_OCTETS
 
-SLOTS = 64  # datagrams a system call; beyond that the share of the call's own cost is lost in the noise
 FEW = SLOTS // 4  # datagrams of a batch; so few tell that the socket is empty and that there is no hurry
 MAX_BATCHES = 8  # in one go, before other events of the loop get their turn
 
@@ -50,6 +51,24 @@ class Answerer(Protocol):
 
     def hits(self, records: bytes, count: int, at: float) -> None:
         """Spool a batch's hit records."""
+        ...
+
+    def learned(self, count: int) -> None:
+        """Learn that memos learned so many answers on their own."""
+        ...
+
+    def relay(self, outlet: Outlet, passed: list[int], sources: dict[bytes, ViewMemo], now: float) -> list[int]:
+        """Take over what can be forwarded as it stands in its slots; replies leave by the outlet.
+
+        Args:
+            outlet: Of the window.
+            passed: The slots that the memo passed on.
+            sources: As `batch` gave them.
+            now: As `batch` gave it.
+
+        Returns:
+            The slots of the others.
+        """
         ...
 
     def answer(self, packet: bytes, client: Client, later: Later) -> bytes | None:
@@ -78,6 +97,8 @@ class UdpServer:
             soon: Has something done before the loop waits again; None: replies that come late are sent one by one.
         """
         self._soon = soon
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_watched = False
         self._sock = sock
         self._listener = listener
         self._fd = sock.fileno()
@@ -110,7 +131,6 @@ class UdpServer:
             (arena, names, controls if needs_control else 0),
             is_6,
         )
-        self._late: list[_Later] = []
         self._late_rooms = (
             mmap.mmap(-1, SLOTS * SLOT_OCTETS),
             mmap.mmap(-1, SLOTS * SOCKADDR_OCTETS),
@@ -120,6 +140,31 @@ class UdpServer:
         self._late_at = _address(self._late_headers)
         self._late_words = memoryview(self._late_headers).cast("Q")
         self._late_vector_words = memoryview(self._late_vectors).cast("Q")
+        self._outlet = Outlet(
+            (arena, names, controls if needs_control else 0, self._receive_at, _address(self._receive_vectors)),
+            (
+                _address(self._late_rooms[0]),
+                _address(self._late_rooms[1]),
+                _address(self._late_rooms[2]) if needs_control else 0,
+                self._late_at,
+                _address(self._late_vectors),
+            ),
+            (SLOT_OCTETS, SOCKADDR_OCTETS, CONTROL_OCTETS),
+            is_6,
+            self._send_late,
+            self._begin_again,
+        )
+
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Read what comes from now on."""
+        self._loop = loop
+        self._watch(True)
+
+    def shut(self) -> None:
+        """Read no more; what had arrived before is still answered."""
+        self._watch(False)
+        self._loop = None
+        self.on_readable()
 
     def on_readable(self) -> None:
         """Answer what waits in the socket, up to a bound."""
@@ -128,14 +173,18 @@ class UdpServer:
                 self._receive_words[5::8] = self._control_room
             n = _libc.recvmmsg(self._fd, self._receive_at, SLOTS, _MSG_DONTWAIT, None)
             if n <= 0:
-                return  # nothing there, or an ICMP error of an earlier reply: either way there is nothing to answer
+                # Nothing there, or an ICMP error of an earlier reply: either way there is nothing to answer.
+                self._watch(True)
+                return
             sources, now, at = self._answerer.batch(self._listener)
             hits = self._batch.answer(sources, n, now, int(at * 1_000_000).to_bytes(8, "little"))
             ready, passed, hit_count = self._batch.outcome()
             if hits:
                 self._answerer.hits(hits, hit_count, at)
-            if self._needs_control and ready:
-                self._copy_control_lengths(ready)
+                if learned := self._batch.learned():
+                    self._answerer.learned(learned)
+            if passed:
+                passed = self._answerer.relay(self._outlet, passed, sources, now)
             if passed:
                 ready = self._answer_passed(passed, ready)
             self._send(self._send_at, ready)
@@ -143,7 +192,27 @@ class UdpServer:
                 # The socket was just emptied, and looking again would be a system call for nothing at low load, where
                 # most wake-ups are for one datagram. After a larger batch more has come while it was answered, and
                 # looking again is cheaper than a round of the loop. What is missed here, the next round sees.
+                self._watch(True)
                 return
+        # A socket that is watched calls for its watcher with each datagram that has left it (the kernel's
+        # `sock_def_write_space`), which is a tenth of what an answer costs. So under load it is not watched but looked
+        # at in each round of the loop.
+        if self._loop is not None:
+            self._watch(False)
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if self._loop is not None:
+            self.on_readable()
+
+    def _watch(self, watched: bool) -> None:
+        if self._loop is None or watched == self._is_watched:
+            return
+        self._is_watched = watched
+        if watched:
+            self._loop.add_reader(self._fd, self.on_readable)
+        else:
+            self._loop.remove_reader(self._fd)
 
     def _answer_passed(self, passed: list[int], ready: int) -> int:
         """Ask the roof for what the memo did not know; returns how many replies now stand ready."""
@@ -154,45 +223,46 @@ class UdpServer:
                 octets = HEADER_OCTETS
             packet = self._arena[SLOT_OCTETS * i : SLOT_OCTETS * i + octets]
             sockaddr = self._names[SOCKADDR_OCTETS * i : SOCKADDR_OCTETS * (i + 1)]
-            address = sockaddr[8:24] if self._family_is_6 else sockaddr[4:8]
             control = b""
             if self._needs_control:
                 control = self._controls[CONTROL_OCTETS * i : CONTROL_OCTETS * i + self._receive_words[8 * i + 5]]
-            later = _Later(self, sockaddr, control)
-            reply = self._answerer.answer(packet, Client(address, sockaddr, Transport.UDP, self._listener), later)
+            reply = self._answerer.answer(packet, self._client(sockaddr), _Later(self, sockaddr, control))
             if reply is None:
                 continue
             self._arena[SLOT_OCTETS * i : SLOT_OCTETS * i + len(reply)] = reply
             self._batch.add(i, len(reply))
-            if self._needs_control:
-                self._send_words[8 * ready + 5] = self._receive_words[8 * i + 5]
             ready += 1
         return ready
 
-    def _copy_control_lengths(self, ready: int) -> None:
-        for k in range(ready):
-            self._send_words[8 * k + 5] = self._receive_words[8 * self._batch.slot(k) + 5]
+    def _client(self, sockaddr: bytes) -> Client:
+        address = sockaddr[8:24] if self._family_is_6 else sockaddr[4:8]
+        return Client(address, sockaddr, Transport.UDP, self._listener)
 
-    def send_later(self, late: "_Later") -> None:
+    def _begin_again(self, packet: bytes, sockaddr: bytes, control: bytes) -> None:
+        """Ask the roof, now that what was relayed has turned out to be its business."""
+        later = _Later(self, sockaddr, control)
+        reply = self._answerer.answer(packet, self._client(sockaddr), later)
+        if reply is not None:
+            later(reply)
+
+    def send_later(self, reply: bytes, sockaddr: bytes, control: bytes) -> None:
         """Send a reply with the others of this turn of the loop."""
-        if not self._late and self._soon is not None:
-            self._soon(self._send_late)
-        self._late.append(late)
-        if self._soon is None or len(self._late) == SLOTS:
-            self._send_late()
-
-    def _send_late(self) -> None:
-        late, self._late = self._late, []
+        outlet = self._outlet
+        if self._soon is not None and outlet.is_empty():
+            self._soon(outlet.flush)
+        k = outlet.claim()
         arena, names, controls = self._late_rooms
-        for k, one in enumerate(late):
-            octets = len(one.reply)
-            arena[SLOT_OCTETS * k : SLOT_OCTETS * k + octets] = one.reply
-            names[SOCKADDR_OCTETS * k : SOCKADDR_OCTETS * (k + 1)] = one.sockaddr
-            self._late_vector_words[2 * k + 1] = octets
-            if self._needs_control:
-                controls[CONTROL_OCTETS * k : CONTROL_OCTETS * k + len(one.control)] = one.control
-                self._late_words[8 * k + 5] = len(one.control)
-        self._send(self._late_at, len(late))
+        arena[SLOT_OCTETS * k : SLOT_OCTETS * k + len(reply)] = reply
+        names[SOCKADDR_OCTETS * k : SOCKADDR_OCTETS * (k + 1)] = sockaddr
+        self._late_vector_words[2 * k + 1] = len(reply)
+        if self._needs_control:
+            controls[CONTROL_OCTETS * k : CONTROL_OCTETS * k + len(control)] = control
+            self._late_words[8 * k + 5] = len(control)
+        if self._soon is None:
+            outlet.flush()
+
+    def _send_late(self, ready: int) -> None:
+        self._send(self._late_at, ready)
 
     def _send(self, at: int, ready: int) -> None:
         done = 0
@@ -205,18 +275,16 @@ class UdpServer:
 class _Later:
     """One reply that is still to come, and where its query came from."""
 
-    __slots__ = ("_server", "control", "reply", "sockaddr")
+    __slots__ = ("_control", "_server", "_sockaddr")
 
     def __init__(self, server: UdpServer, sockaddr: bytes, control: bytes) -> None:
         self._server = server
-        self.sockaddr = sockaddr
-        self.control = control
-        self.reply = b""
+        self._sockaddr = sockaddr
+        self._control = control
 
     def __call__(self, reply: bytes | None) -> None:
         if reply is not None:
-            self.reply = reply
-            self._server.send_later(self)
+            self._server.send_later(reply, self._sockaddr, self._control)
 
 
 def _headers(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from resolver.hot._batch_cy import ViewMemo
+from resolver.hot._relay_cy import Outlet
 from resolver.policy.client import Client, Transport
 from resolver.wire.codes import Rcode
 from resolver.wire.compose import error_answer, write_reply
@@ -33,6 +34,13 @@ class FakeAnswerer:
     def hits(self, records: bytes, count: int, at: float) -> None:
         """Take hits."""
         self.spooled.append((records, count))
+
+    def learned(self, count: int) -> None:
+        """Hear how many answers memos learned on their own."""
+
+    def relay(self, outlet: Outlet, passed: list[int], sources: dict[bytes, ViewMemo], now: float) -> list[int]:
+        """Take nothing over."""
+        return passed
 
     def answer(self, packet: bytes, client: Client, later: Later) -> bytes | None:
         """Do what the first label says."""

@@ -14,6 +14,7 @@ from resolver.engine.cache import Cache, CacheTerms, Entry
 from resolver.engine.forwarder import Forwarder, ForwarderTerms, Upstream
 from resolver.engine.inforce import PolicyInForce
 from resolver.engine.pipeline import Pipeline, Wanted
+from resolver.engine.relaying import make_shelf
 from resolver.engine.special import SpecialNames
 from resolver.feeds.zones import read_zone
 from resolver.observe.cells import Cells, read
@@ -211,9 +212,9 @@ class Roof:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def upstream(self, name: str, outcome: str, seconds: float | None) -> None:
-        """Take note of an exchange."""
-        self.reports.append((name, outcome))
+    def upstream(self, name: str, outcome: str, seconds: float | None, count: int = 1) -> None:
+        """Take note of exchanges."""
+        self.reports += [(name, outcome)] * count
 
     def upstream_up(self, name: str, up: bool) -> None:
         """Take note of an upstream's state."""
@@ -229,21 +230,31 @@ class House:
     cache: Cache
     forwarder: Forwarder
     pipeline: Pipeline
+    special: SpecialNames
     exchanges: list[FakeExchange]
     roof: Roof
     octets: bytearray
+    cells: Cells
     spooled: list[bytes]
+
+    def begin(self, packet: bytes, who: Client) -> bytes | Coroutine[Any, Any, bytes | None] | None:
+        """Walk the path as far as it goes without waiting, and ask what is to be asked."""
+        outcome = self.pipeline.begin(packet, who)
+        if not isinstance(outcome, Wanted):
+            return outcome
+        told: asyncio.Future[Entry | Exception] = asyncio.get_running_loop().create_future()
+        if self.pipeline.ask(outcome, lambda found: None if told.done() else told.set_result(found)):
+            return self._conclude(outcome, told)
+        return self.pipeline.finish(outcome)
+
+    async def _conclude(self, wanted: Wanted, told: "asyncio.Future[Entry | Exception]") -> bytes | None:
+        outcome = self.pipeline.conclude(wanted, await told)
+        return await self.pipeline.finish(outcome) if isinstance(outcome, Wanted) else outcome
 
     async def answer(self, packet: bytes, who: Client | None = None) -> bytes | None:
         """Walk the whole path."""
-        outcome = self.pipeline.begin(packet, who or client())
-        if isinstance(outcome, Wanted):
-            told: asyncio.Future[Entry | Exception] = asyncio.get_running_loop().create_future()
-            if self.pipeline.ask(outcome, lambda found: None if told.done() else told.set_result(found)):
-                outcome = self.pipeline.conclude(outcome, await told)
-        if isinstance(outcome, Wanted):
-            return await self.pipeline.finish(outcome)
-        return outcome
+        outcome = self.begin(packet, who or client())
+        return await outcome if isinstance(outcome, Coroutine) else outcome
 
     async def ask(
         self, name: str, rtype: str | int = "A", who: Client | None = None, **how: Any
@@ -287,24 +298,26 @@ def house(
     clock = clock or FakeClock()
     octets = bytearray(Cells.octets(CELLS))
     roof = Roof()
-    answers = Cache(cache or CacheTerms())
+    answers = Cache(cache or CacheTerms(), make_shelf())
     in_force = PolicyInForce(policy or generation(BAN), clock.at(), ready_answers)
     forwarder = Forwarder(
         [Upstream(exchange, trust_ad) for exchange in exchanges],
         answers, terms or ForwarderTerms(), clock, roof, roof.spawn,
     )  # fmt: skip
+    cells = Cells(octets, CELLS)
     spooled: list[bytes] = []
+    special = SpecialNames(
+        tuple(names.from_text(text) for text in forward), "node-1", "Interdict 1", lambda: "generation 1"
+    )
     pipeline = Pipeline(
         policy=in_force,
-        special=SpecialNames(
-            tuple(names.from_text(text) for text in forward), "node-1", "Interdict 1", lambda: "generation 1"
-        ),
+        special=special,
         cache=answers,
         forwarder=forwarder,
-        cells=Cells(octets, CELLS),
+        cells=cells,
         spool=lambda records, count, at: spooled.append(records),
         clock=clock,
         nsid=nsid,
         **how,
     )
-    return House(clock, in_force, answers, forwarder, pipeline, list(exchanges), roof, octets, spooled)
+    return House(clock, in_force, answers, forwarder, pipeline, special, list(exchanges), roof, octets, cells, spooled)

@@ -56,15 +56,17 @@ class Window:
             self.arena[SLOT * i : SLOT * i + len(octets)] = octets
             self.names[SOCKADDR * i : SOCKADDR * (i + 1)] = self.sockaddr(address, 5353 + i)
             struct.pack_into("<I", self.receive_headers, 64 * i + 56, len(octets))
+            struct.pack_into("<Q", self.receive_headers, 64 * i + 40, 1 + i % CONTROL)
         return len(datagrams)
 
     def send(self) -> Iterator[tuple[bytes, int, bytes, int]]:
         """Play sendmmsg: (address, port, reply, slot of the control message) by what the headers point at."""
         for k in range(self.batch.outcome()[0]):
-            name, _, vector, vectors, control = struct.unpack_from("<QQQQQ", self.send_headers, 64 * k)
+            name, _, vector, vectors, control, length = struct.unpack_from("<QQQQQQ", self.send_headers, 64 * k)
             assert vectors == 1
             base, octets = struct.unpack("<QQ", ctypes.string_at(vector, 16))
             sockaddr = ctypes.string_at(name, SOCKADDR)
             address = sockaddr[8:24] if self.is_6 else sockaddr[4:8]
             slot = (control - address_of(self.controls)) // CONTROL if control else -1
+            assert length == (1 + slot % CONTROL if control else 0)
             yield address, int.from_bytes(sockaddr[2:4], "big"), ctypes.string_at(base, octets), slot

@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from types import ModuleType
 
 import dns.edns
 import dns.flags
@@ -15,11 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import resolver.engine.inforce
-import resolver.engine.pipeline
 from resolver.engine.forwarder import ForwarderTerms
 from resolver.engine.pipeline import Wanted
-from resolver.observe.cells import Cells, read
+from resolver.observe.cells import read
 from resolver.policy import source
 from resolver.policy.additions import Exemption
 from resolver.policy.client import Client, Transport
@@ -32,8 +29,8 @@ from resolver.policy.zone import Rule
 from resolver.wire import name as names
 from resolver.wire.codes import Ede
 from tests.support.clock import START_AT, FakeClock, run
-from tests.support.hotpath import HotPath
-from tests.support.house import BAN, CELLS, Held, House, app, ask, client, generation, house, rpz, zone_of
+from tests.support.house import BAN, Held, House, app, ask, client, generation, house, rpz, zone_of
+from tests.support.stories import compare, use
 from tests.support.upstream import FakeExchange, React, Said, fails, records, reply, silent
 
 CHAT = app("chat", "chat.example", "=only.example")
@@ -604,53 +601,6 @@ batches = st.lists(
 )
 
 
-def without_source(house: House) -> Counter[tuple[str, ...]]:
-    """The query counters, whoever answered."""
-    summed: Counter[tuple[str, ...]] = Counter()
-    for key, count in house.counts("query").items():
-        summed[key[:4] + key[5:]] += count
-    return +summed
-
-
-async def compare(
-    module: ModuleType,
-    story: Sequence[tuple[list[tuple[bytes, Client, bool]], float, int | None, int | None]],
-    policies: Sequence[Generation] = (),
-    table: dict[str, list[str]] | None = None,
-    upstreams: Sequence[React] = (),
-) -> HotPath:
-    """Live through a story twice, with the memo and without, and compare all that anybody can see of it."""
-    clock = FakeClock()
-    policies, upstreams = policies or POLICIES, upstreams or UPSTREAMS
-    with_memo, without = (house(answering(table), clock=clock, policy=policies[0]) for _ in range(2))
-    counts = Cells(with_memo.octets, CELLS).counts
-    path = HotPath(with_memo, module, counts)
-    for number, (batch, passed, policy, upstream) in enumerate(story):
-        clock.advance(passed)
-        for built in (with_memo, without):
-            if policy is not None:
-                built.policy.swap(policies[policy], clock.at())
-            if upstream is not None:
-                built.exchanges[0].react = upstreams[upstream]
-        packets = [
-            (bytes([number, slot]) + packet[2:] if len(packet) > 1 and fresh_id else packet, who)
-            for slot, (packet, who, fresh_id) in enumerate(batch)
-        ]
-        replies = await path.answer(packets)
-        expected = [await without.answer(packet, who) for packet, who in packets]
-        assert replies == expected
-    assert sorted(with_memo.hits()) == sorted(without.hits())
-    assert without_source(with_memo) == without_source(without)
-    assert with_memo.questions() == without.questions()
-    return path
-
-
-def use(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the engine learn into one build of the memo."""
-    monkeypatch.setattr(resolver.engine.pipeline, "Ready", module.Ready)
-    monkeypatch.setattr(resolver.engine.inforce, "ViewMemo", module.ViewMemo)
-
-
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(story=batches)
 def test_the_memo_answers_as_the_pipeline_would(
@@ -660,7 +610,7 @@ def test_the_memo_answers_as_the_pipeline_would(
     module = hot("_batch_cy")  # type: ignore[operator]
     use(module, monkeypatch)
 
-    run(FakeClock(), compare(module, story))
+    run(FakeClock(), compare(module, story, POLICIES, UPSTREAMS))
 
 
 def test_the_memo_answers_at_all(hot: "object", monkeypatch: pytest.MonkeyPatch) -> None:
@@ -670,7 +620,7 @@ def test_the_memo_answers_at_all(hot: "object", monkeypatch: pytest.MonkeyPatch)
     lasting = [ask("chat.example"), ask("www.example.org"), ask("localhost"), ask("gone.example.org")]
     batch = [(packet, CLIENTS[0], True) for packet in lasting]
 
-    path = run(FakeClock(), compare(module, [(batch, 0.0, None, None)] * 3))
+    path = run(FakeClock(), compare(module, [(batch, 0.0, None, None)] * 3, POLICIES, UPSTREAMS))
 
     assert path.answered == 2 * len(lasting)
 
@@ -694,7 +644,7 @@ def test_the_memo_does_not_learn_what_may_be_untrue_the_next_time(
     module = hot("_batch_cy")  # type: ignore[operator]
     use(module, monkeypatch)
 
-    path = run(FakeClock(), compare(module, [([(packet, CLIENTS[0], True)], 0.0, None, None)] * 3))
+    path = run(FakeClock(), compare(module, [([(packet, CLIENTS[0], True)], 0.0, None, None)] * 3, POLICIES, UPSTREAMS))
 
     assert path.answered == 0
 
@@ -886,7 +836,7 @@ def test_the_memo_does_not_learn_what_name_servers_had_a_part_in(
     policy = generation(zones=[BY_SERVER])
     story = [([(ask(name), CLIENTS[0], True)], 0.0, None, None)] * 3
 
-    path = run(FakeClock(), compare(module, story, [policy], NS_ZONE))
+    path = run(FakeClock(), compare(module, story, [policy], [records(NS_ZONE, delay=0), *UPSTREAMS[1:]]))
 
     assert path.answered == 0
 
@@ -901,7 +851,7 @@ def test_a_name_that_the_operator_allows_is_learned_though_zones_judge_name_serv
     policy = generation(BAN, zones=[allow, BY_SERVER])
     batch = [(ask(name), CLIENTS[0], True) for name in ("www.evil.example", "chat.example")]
 
-    path = run(FakeClock(), compare(module, [(batch, 0.0, None, None)] * 3, [policy], NS_ZONE))
+    path = run(FakeClock(), compare(module, [(batch, 0.0, None, None)] * 3, [policy], [records(NS_ZONE, delay=0)]))
 
     assert path.answered == 4
 
@@ -1003,7 +953,7 @@ def test_the_memo_answers_as_the_pipeline_would_under_zones(
 
     run(
         FakeClock(),
-        compare(module, story, ZONED_POLICIES, ZONED_TABLE, [records(ZONED_TABLE, delay=0), fails(delay=0)]),
+        compare(module, story, ZONED_POLICIES, [records(ZONED_TABLE, delay=0), fails(delay=0)]),
     )
 
 

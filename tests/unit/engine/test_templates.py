@@ -1,7 +1,7 @@
 """Templates: what was said about one name is said about others only where the pipeline would say just that."""
 
+import asyncio
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,7 +26,9 @@ from resolver.wire import name as names
 from resolver.wire.codes import Rtype
 from tests.support.clock import START_AT, FakeClock, run
 from tests.support.hotpath import HotPath
-from tests.support.house import CELLS, Held, House, app, ask, client, generation, house, rpz
+from tests.support.house import CELLS, Held, app, ask, client, generation, house, rpz
+from tests.support.stories import by_port, without_source
+from tests.support.stories import use as use_memo
 from tests.support.upstream import FakeExchange, fails
 
 Hot = Callable[[str], ModuleType]
@@ -215,14 +217,6 @@ def a_query(draw: random.Random, habits: Habits) -> bytes:
     return packet
 
 
-def without_source(built: House) -> Counter[tuple[str, ...]]:
-    """The query counters, whoever answered."""
-    summed: Counter[tuple[str, ...]] = Counter()
-    for key, count in built.counts("query").items():
-        summed[key[:4] + key[5:]] += count
-    return +summed
-
-
 async def compare(module: ModuleType, draw: random.Random, batches: int) -> int:
     """Live through a story twice, with the memo and without; returns how many answers came from the memo."""
     clock, habits = FakeClock(), Habits.drawn(draw)
@@ -235,9 +229,11 @@ async def compare(module: ModuleType, draw: random.Random, batches: int) -> int:
             second = a_policy(draw, number + 2, habits.listed)
             for built in (with_memo, without):
                 built.policy.swap(second, clock.at())
-        packets = [(a_query(draw, habits), draw.choice(habits.clients)) for _ in range(draw.randint(1, 8))]
+        packets = [
+            (a_query(draw, habits), by_port(draw.choice(habits.clients), slot)) for slot in range(draw.randint(1, 8))
+        ]
         replies = await path.answer(packets)
-        assert replies == [await without.answer(packet, who) for packet, who in packets]
+        assert replies == await asyncio.gather(*(without.answer(packet, who) for packet, who in packets))
     assert sorted(with_memo.hits()) == sorted(without.hits())
     assert without_source(with_memo) == without_source(without)
     return path.answered
@@ -246,8 +242,7 @@ async def compare(module: ModuleType, draw: random.Random, batches: int) -> int:
 def use(hot: Hot, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Have the engine learn into one build of the memo."""
     module = hot("_batch_cy")
-    monkeypatch.setattr(resolver.engine.pipeline, "Ready", module.Ready)
-    monkeypatch.setattr(resolver.engine.inforce, "ViewMemo", module.ViewMemo)
+    use_memo(module, monkeypatch)
     monkeypatch.setattr(resolver.engine.templates, "Template", hot("_templates_cy").Template)
     return module
 

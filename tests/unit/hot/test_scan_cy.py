@@ -1,5 +1,6 @@
 """Where the parts of a message begin and end; the same plain and compiled."""
 
+import struct
 from collections.abc import Callable
 from types import ModuleType
 
@@ -18,6 +19,8 @@ from tests.support.build import (
     query,
     question,
     record,
+    reply,
+    soa,
     valid_queries,
     valid_replies,
     wire,
@@ -360,6 +363,72 @@ def test_a_reply_is_taken_apart_as_record_for_record(hot: Hot, octets: bytes, st
         assert found[: len(expected)] == expected
     else:
         assert found[0] == 1
+
+
+def _outlined(scan: ModuleType, message: bytes, start: int, qtype: int) -> tuple[object, ...] | None:
+    """What `outline` says of a reply, in the words of `read_records`; None for one that is not plain."""
+    told, names, sizes = (bytes(bytearray(n)) for n in (8 * scan.OUTLINE_WORDS, 256 * 64, 8 * 4 * 64))
+    count = scan.outline(message, start, qtype, told, names, sizes)
+    if count < 0:
+        return None
+    octets, *counts, negative, has_data, shortest, longest, n = struct.unpack_from("<9q", told)
+    places = struct.unpack_from(f"<{n}q", told, 72)
+    body = message[start : start + octets]
+    ttls = tuple((at, int.from_bytes(body[at : at + 4], "big")) for at in places)
+    assert (shortest, longest) == ((min(t for _, t in ttls), max(t for _, t in ttls)) if ttls else (0, 0))
+    leads_to = [names[256 * k :][: struct.unpack_from("<q", sizes, 32 * k)[0]] for k in range(count)]
+    return tuple(counts), body, ttls, sorted(leads_to), negative, bool(has_data)
+
+
+@PROPERTY
+@given(
+    mutations([*valid_replies(ASKED), *[
+        header(0x8180, (1, *counts)) + question() + octets for counts, octets, _ in TAKEN.values()
+    ]]),
+    st.sampled_from([1, 5, 65]),
+)  # fmt: skip
+def test_a_plain_reply_is_outlined_as_it_is_taken_apart(hot: Hot, octets: bytes, qtype: int) -> None:
+    """Whatever is outlined is whole, and says the same; plain Python outlines nothing."""
+    scan = hot("_scan_cy")
+    start = len(ASKED)
+
+    outlined = _outlined(scan, octets, start, qtype)
+
+    if outlined is not None:
+        outcome, counts, body, ttls, _, links, targets, _, negative, has_data = PLAIN.read_records(octets, start, qtype)
+        leads_to = sorted([target for _, target in links] + targets)
+        assert (outcome, *outlined) == (PLAIN.WHOLE, counts, body, ttls, leads_to, negative, has_data)
+
+
+@pytest.mark.parametrize(
+    "answers", [[], [record(TO_QUESTION, 1, b"\xc0\0\2\1")], [record(TO_QUESTION, 5, wire("x.y"))]]
+)
+@pytest.mark.parametrize("additional", [[], [opt()], [record("z", 1, b"glue")], [record("z", 1, b"glue"), opt()]])
+def test_usual_replies_are_plain(hot: Hot, answers: list[bytes], additional: list[bytes]) -> None:
+    """The compiled build outlines them."""
+    scan = hot("_scan_cy")
+    octets = reply(ASKED, answers, [soa()], additional)
+
+    assert (_outlined(scan, octets, len(ASKED), 1) is not None) == scan.is_compiled()
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        reply(ASKED, [record(TO_QUESTION, 1, b"\xc0\0\2\1")] * 65),
+        reply(ASKED, [record(TO_QUESTION, 5, wire("x.y"))] * 17),
+        reply(ASKED, [], [], [opt(option(15, b"\0\3"))]),
+        reply(ASKED, [], [], [opt(rcode=1)]),
+        reply(ASKED, [], [], [opt(), record("z", 1, b"late")]),
+        reply(ASKED, rcode=2),
+        reply(ASKED, flags=0x8380),
+        reply(ASKED, [record(TO_QUESTION, 1, b"\xc0\0\2\1", ttl=2**31)]),
+    ],
+    ids=["many records", "many names", "option", "upper RCODE", "after the OPT", "failure", "truncated", "long TTL"],
+)
+def test_what_is_not_plain_is_not_outlined(hot: Hot, octets: bytes) -> None:
+    """It is left to `read_records` and who asks it."""
+    assert _outlined(hot("_scan_cy"), octets, len(ASKED), 1) is None
 
 
 @PROPERTY

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import ctypes
 import socket
 from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from resolver.transport.forward import QUERIES_PER_SOCKET, UpstreamPorts
+from resolver.transport.forward import QUERIES_PER_SOCKET, UpstreamPorts, Waiter
 
 QUERY = bytes(2) + b"\1\0\0\1" + bytes(6) + b"\3www\7example\3org\0\0\1\0\1"
 PATIENCE = 5.0  # seconds
@@ -43,6 +44,57 @@ class Waiting:
         self.told.append(what)
         if not self.done.done():
             self.done.set_result(None)
+
+
+class Many:
+    """Questions that are asked many at a time; of the replies those are taken that `takes` takes."""
+
+    def __init__(self, *waiters: Waiting, takes: Callable[[int], bool] = lambda number: True) -> None:
+        self.staged = list(enumerate(waiters))
+        self.takes = takes
+        self.taken: list[int] = []
+
+    def is_staged(self) -> bool:
+        """Whether there is more."""
+        return bool(self.staged)
+
+    def write(
+        self, rooms: tuple[int, int, int], ready: int, waiting: dict[int, tuple[Waiter, bytes, float]], random: bytes,
+        due: float,
+    ) -> int:  # fmt: skip
+        """Write queries where they are to be written."""
+        ids = [random[k : k + 2] for k in range(0, len(random), 2)]
+        while self.staged and ready < 64:
+            message_id = ids.pop()
+            if int.from_bytes(message_id, "big") in waiting:
+                continue
+            number, waiter = self.staged.pop(0)
+            sent = message_id + numbered(number)[2:]
+            ctypes.memmove(rooms[0] + rooms[2] * ready, sent, len(sent))
+            ctypes.c_uint64.from_address(rooms[1] + 16 * ready + 8).value = len(sent)
+            waiting[int.from_bytes(message_id, "big")] = waiter, sent, due
+            ready += 1
+        return ready
+
+    def give_up(self, error: OSError) -> None:
+        """Tell those who were not asked for."""
+        for _, waiter in self.staged:
+            waiter.fail(error)
+        self.staged.clear()
+
+    def take(
+        self, rooms: tuple[int, int], received: memoryview, count: int, waiting: dict[int, tuple[Waiter, bytes, float]]
+    ) -> list[int]:
+        """Take some."""
+        rest = []
+        for k in range(count):
+            octets = ctypes.string_at(rooms[0] + rooms[1] * k, received[16 * k + 14])
+            if not self.takes(number := int.from_bytes(octets[-4:], "big")):
+                rest.append(k)
+                continue
+            self.taken.append(number)
+            del waiting[int.from_bytes(octets[:2], "big")]
+        return rest
 
 
 class Upstream(asyncio.DatagramProtocol):
@@ -216,6 +268,57 @@ def test_who_is_told_may_ask_again_at_once() -> None:
             await settled(last)
             assert len(server.asked) == 2 * QUERIES_PER_SOCKET + 2
             assert len({addr for _, addr in server.asked}) == 3
+
+    asyncio.run(story())
+
+
+def test_what_is_staged_leaves_at_once_with_what_waits() -> None:
+    """64 a system call; a reply that is not taken by all together is told to the one who waits for it."""
+
+    async def story() -> None:
+        async with upstream(echo) as (server, ports):
+            alone = Waiting()
+            ports.post(numbered(1000), alone, PATIENCE)
+            waiters = [Waiting() for _ in range(150)]
+            many = Many(*waiters, takes=lambda number: number < 1000 and number % 3 > 0)
+            ports.post_staged(many, PATIENCE)
+            await settled(alone, *waiters[::3])
+            async with asyncio.timeout(PATIENCE):
+                while len(many.taken) < 100:
+                    await asyncio.sleep(0)
+            assert sorted(many.taken) == [number for number in range(150) if number % 3]
+            assert [waiter.told for waiter in waiters[1::3] + waiters[2::3]] == [[]] * 100
+            assert [waiter.told[0][2:] for waiter in waiters[::3]] == [numbered(n)[2:] for n in range(0, 150, 3)]
+            assert len({addr for _, addr in server.asked}) <= 3
+
+    asyncio.run(story())
+
+
+def test_who_was_staged_is_told_when_it_took_too_long() -> None:
+    """As who was posted is."""
+
+    async def story() -> None:
+        async with upstream(lambda query: []) as (_, ports):
+            waiters = [Waiting() for _ in range(3)]
+            ports.post_staged(Many(*waiters), 0.05)
+            await settled(*waiters)
+            assert [type(told) for waiter in waiters for told in waiter.told] == [TimeoutError] * 3
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_what_is_staged_and_can_not_be_sent_is_given_up(closed: bool) -> None:
+    """Where no socket can be opened, and where all were closed."""
+
+    async def story() -> None:
+        ports = UpstreamPorts(asyncio.get_running_loop(), socket.AF_INET, ("255.255.255.255", 53), 1)
+        if closed:
+            ports.close()
+        waiter = Waiting()
+        ports.post_staged(Many(waiter), PATIENCE)
+        assert len(waiter.told) == 1
+        ports.close()
 
     asyncio.run(story())
 
