@@ -1,4 +1,5 @@
-"""Questions that go to an upstream, and answers that come back, many at a time: the house around `hot/_relay_cy.py`.
+"""Questions that go to an upstream, and answers that come back, many at a time: the house around `hot/_relay_cy.py`,
+or around `hot/relay_plain.py` where nothing is compiled.
 
 The pipeline's path, less what it is for: policy, since no rule has a say in the names; a choice among several ways of
 asking, since the usual one will do. Whatever turns out not to be so plain walks the pipeline after all. Its counters,

@@ -12,4 +12,5 @@ install time, compiled. Both give the same bytes (`tests/unit/hot`).
 `_twice_cy`  what was filled in before is learned (compiled)
 `_batch_cy`  the memo of all these, and the loop that answers a batch from it
 `_relay_cy`  questions forwarded from the batch (compiled)
+`relay_plain`, `relay_shapes`  the same where nothing is compiled
 """

@@ -268,7 +268,7 @@ class Batch:
             self._take_hold()
         # Of the last questions that were not known by heart: a part of the hash, where another part says; 0 for none.
         # Plain Python takes four times as long to fill a template as to find a ready answer, so what is met again there
-        # is passed on once, to be learned; compiled, that would never be made up for.
+        # is learned; who asks for names that nobody asks for twice takes no room from others.
         self.met = memoryview(bytearray(0 if self.reciter is not None else 2 * _MET)).cast("H")
         # Where the address stands in a struct sockaddr_in or sockaddr_in6; the port beside it is left out of the key.
         self.key_start, self.key_octets = (8, 16) if family_is_6 else (4, 4)
@@ -316,12 +316,8 @@ class Batch:
             key = arena[start : start + size - 2]
             ready = memo.young.get(key) or memo.old.get(key)
             if ready is None:
-                known = hash(key)
-                mark = known >> 20 & 0xFFFF | 1
-                place = known & _MET - 1
                 filled = None
-                if memo.templates and memo.table is not None and met[place] != mark:
-                    met[place] = mark
+                if memo.templates and memo.table is not None:
                     if len(memo.parents) >= 2 * memo.half:
                         memo.parents = {}
                     filled = fill(memo.templates, memo.parents, memo.table, key)
@@ -329,7 +325,16 @@ class Batch:
                     passed.append(i)
                     continue
                 reply, tail, cell = filled
-                hits += ((36 + len(tail)).to_bytes(4, "little"), stamp, names[peer], tail)
+                prefix = (36 + len(tail)).to_bytes(4, "little")
+                hits += (prefix, stamp, names[peer], tail)
+                known = hash(key)
+                mark = known >> 20 & 0xFFFF | 1
+                place = known & _MET - 1
+                if met[place] == mark:
+                    memo.put(key, Ready(reply, cell, NEVER, 0.0, (), prefix, tail))
+                    self.learned_here += 1
+                else:
+                    met[place] = mark
             elif ready.due <= now and not ready.turn(now):
                 passed.append(i)
                 continue

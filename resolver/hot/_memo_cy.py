@@ -61,6 +61,8 @@ else:
         p_Head = cython.typedef(cython.pointer(Head))
         p_Table = cython.typedef(cython.pointer(Table))
 
+SCREENED_KEY_OCTETS = 264  # room for one key that `Answers.screen` looks up: one of the cache has 258 at most
+
 # What SipHash begins with, under a key as random as the hashes of the process are (as C numbers: module globals and
 # large literals are objects).
 KEY = tuple([hash(half) & 0xFFFFFFFFFFFFFFFF for half in (b"half of the key of the memo", b"the other half")])
@@ -406,7 +408,7 @@ class Answers:
             """Look many keys up at one time, so that what has to be fetched for them is fetched for all at once.
 
             Args:
-                keys: Room written elsewhere: key k from `SCREENED_KEY_OCTETS` * k on.
+                keys: Room written elsewhere: key k from `SCREENED_KEY_OCTETS` * k (264 * k) on.
                 words: Of key k its octets (i64) at 8 * k; in its place is written 0 where nothing is filed, 1 where it
                     is known no more, 2 where it is known.
                 count: How many keys, at most 64.

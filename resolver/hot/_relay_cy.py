@@ -14,8 +14,8 @@ write    questions -> queries in the buffers of a socket (transport/forward.py s
 take     replies -> answers in the outlets they leave by, learned by cache and memo
 ```
 
-Plain Python makes no `Relay`: byte by byte, it would be no quicker than the pipeline is. All of it is in one file,
-whatever its lines, since compiled classes see each other's fields in one file alone.
+Plain Python has a `Relay` of its own (`relay_plain.py`). All of this one is in one file, whatever its lines, since
+compiled classes see each other's fields in one file alone.
 """
 
 from collections.abc import Callable, Mapping
@@ -35,14 +35,14 @@ else:
         from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
         from cython.cimports.libc.string import memcmp, memcpy, memset
 
+from resolver.hot._memo_cy import SCREENED_KEY_OCTETS
 from resolver.hot._names_cy import SCREENED, SCREENED_OCTETS, SCREENED_WORDS
-from resolver.hot._scan_cy import OUTLINE_TTLS, OUTLINE_WORDS, outline
+from resolver.hot._scan_cy import OUTLINE_TTLS, OUTLINE_WORDS, outline, read_plain
 
 SLOTS = 64  # datagrams that go in and out at one time
 MOST_OCTETS = 1232  # of a reply: what `wire/compose.py` sends and asks for at most
 _TAUGHT_OCTETS = 1 << 16  # room for what a memo learns at one time
 _MOST_TAUGHT = 32 + 512 + MOST_OCTETS + 16 + 8 * OUTLINE_TTLS + 8  # of it, the most that one answer takes
-_KEY_OCTETS = 264  # room for one key of the cache
 _MAX_CELLS = 4096  # counters known by heart, of a lane; with more, since anybody may ask for any type, they are sought
 
 Rooms = tuple[int, int, int, int, int]
@@ -260,13 +260,14 @@ class Relay:
     shelved_octets: cython.Py_ssize_t
     keys: bytes
     found: bytes
+    places: bytes
+    lengths: bytes
+    shapes: bytes
     names: bytes
     words: bytes
     told: bytes
     query_counts: bytes
     query_end: bytes
-    if cython.compiled:
-        lower: cython.uchar[256]
 
     def __init__(
         self,
@@ -325,14 +326,9 @@ class Relay:
         self.query_end = b"\0\1" + b"\0\0\x29\x04\xd0\0\0\0\0\0\0"  # class IN; OPT that takes MOST_OCTETS
         self.records = bytes(_TAUGHT_OCTETS)
         self.shelved, self.shelved_octets = bytes(_TAUGHT_OCTETS), 0
-        self.keys = bytes(SCREENED * _KEY_OCTETS)
+        self.keys = bytes(SCREENED * SCREENED_KEY_OCTETS)
         self.found = bytes(SCREENED * 8)
-        if cython.compiled:
-            octet: cython.int
-            for octet in range(256):
-                self.lower[octet] = 0
-            for octet in b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_":
-                self.lower[octet] = octet | 0x20 if 0x41 <= octet <= 0x5A else octet
+        self.places, self.lengths, self.shapes = bytes(SLOTS * 16), bytes(SLOTS * 8), bytes(SLOTS * 16)
 
     def __len__(self) -> int:
         """How many clients wait."""
@@ -451,29 +447,31 @@ class Relay:
             last: cython.p_uchar = cython.NULL
             room: cython.p_uchar = cython.cast(cython.p_uchar, PyBytes_AS_STRING(self.names))
             words: cython.p_longlong = cython.cast(cython.p_longlong, PyBytes_AS_STRING(self.words))
-            slots: cython.int[64]
-            types: cython.int[64]
-            opts: cython.int[64]
+            places: cython.p_ulonglong = cython.cast(cython.p_ulonglong, PyBytes_AS_STRING(self.places))
+            lengths: cython.p_longlong = cython.cast(cython.p_longlong, PyBytes_AS_STRING(self.lengths))
+            shapes: cython.p_longlong = cython.cast(cython.p_longlong, PyBytes_AS_STRING(self.shapes))
             keys: cython.p_uchar = cython.cast(cython.p_uchar, PyBytes_AS_STRING(self.keys))
             known: cython.p_longlong = cython.cast(cython.p_longlong, PyBytes_AS_STRING(self.found))
+            slots: cython.int[64]
+            is_taken: cython.bint[64]
             lanes: list = []
             lane: Lane = None
             table: object = None
             rest: list = []
             pending: Pending
             first: Pending
-            asked: cython.int = 0
+            offered: cython.int = 0
+            asked: cython.int
             k: cython.int
             i: cython.Py_ssize_t
             octets: cython.Py_ssize_t
             size: cython.Py_ssize_t
+            shape: cython.longlong
             qtype: cython.int
             opt: cython.int
             for slot in passed:
                 i = slot
-                header = cython.cast(cython.p_uint, headers + 64 * i)
-                octets = header[14]
-                datagram = cython.cast(cython.p_uchar, arena + outlet.slot_octets * i)
+                octets = cython.cast(cython.p_uint, headers + 64 * i)[14]
                 name = cython.cast(cython.p_uchar, names + outlet.name_octets * i)
                 if last == cython.NULL or memcmp(name + outlet.key_start, last, outlet.key_octets):
                     last = name + outlet.key_start
@@ -485,71 +483,76 @@ class Relay:
                             found = self.lanes[memo] = self.find_lane(memo)
                         if found is not None:
                             lane = cython.cast(Lane, found)
-                if lane is None or asked == 64 or (asked and lane.table is not table) or octets >= outlet.slot_octets:
+                if lane is None or offered == 64 or octets >= outlet.slot_octets:
                     rest.append(slot)
                     continue
-                qtype = self._read(datagram, octets, room + 256 * asked, words + 4 * asked)
-                if qtype < 0 or (lane.strips_ech and (qtype == 64 or qtype == 65)):
+                if offered and lane.table is not table:
                     rest.append(slot)
                     continue
                 table = lane.table
-                slots[asked] = i
-                types[asked] = qtype
+                slots[offered] = i
+                is_taken[offered] = False
+                places[2 * offered] = arena + outlet.slot_octets * i
+                lengths[offered] = octets
                 lanes.append(lane)
-                asked += 1
-            if not asked:
+                offered += 1
+            if not offered:
                 return rest
-            table.screen(self.names, self.words, asked)
+            asked = read_plain(self.places, self.lengths, offered, self.names, self.words, self.shapes)
+            if asked:
+                table.screen(self.names, self.words, asked)
             for k in range(asked):
                 size = words[4 * k]
-                datagram = cython.cast(cython.p_uchar, arena + outlet.slot_octets * slots[k])
-                opts[k] = 0
-                if datagram[11]:
-                    opts[k] = 2 if datagram[16 + size + 7] & 0x80 else 1
                 # The cache's key: QNAME, QTYPE, whether DNSSEC records are wanted, whether unchecked data will do.
+                shape = shapes[2 * k + 1]
                 name = keys + 264 * k
                 memcpy(name, room + 256 * k, size)
-                name[size] = types[k] >> 8
-                name[size + 1] = types[k] & 0xFF
-                name[size + 2] = (2 if opts[k] == 2 else 0) | datagram[3] >> 4 & 1
+                name[size] = shape >> 10 & 0xFF
+                name[size + 1] = shape >> 2 & 0xFF
+                name[size + 2] = shape & 2 | shape >> 19 & 1
                 known[k] = size + 3
             self.shelf.screen(self.keys, self.found, asked, now)
             for k in range(asked):
-                i = slots[k]
+                i = shapes[2 * k]
+                lane = cython.cast(Lane, lanes[i])
+                i = slots[i]
                 size = words[4 * k]
+                shape = shapes[2 * k + 1]
+                qtype = shape >> 2 & 0xFFFF
+                opt = shape & 3
+                # Neither a type that is never asked for, nor a meta-type, nor ANY: these are answered here, or not at
+                # all. Of names with more labels nothing is found by `screen`.
+                if not shape >> 18 & 1 or shape >> 20 > 16 or qtype == 0 or qtype == 41 or 249 <= qtype <= 255:
+                    continue
                 if words[4 * k + 3] or known[k] == 2 or self._is_special(room + 256 * k, size):
-                    rest.append(i)
+                    continue
+                if lane.strips_ech and (qtype == 64 or qtype == 65):
                     continue
                 key = PyBytes_FromStringAndSize(cython.cast(cython.p_char, keys + 264 * k), size + 3)
                 kept = self.entries.get(key)
-                if (kept is not None and (kept.expires > now or kept.retry_at > now)) or (
-                    self.failures and key in self.failures
-                ):
-                    rest.append(i)
+                if kept is not None and (kept.expires > now or kept.retry_at > now):
+                    continue
+                if self.failures and key in self.failures:
                     continue
                 datagram = cython.cast(cython.p_uchar, arena + outlet.slot_octets * i)
                 header = cython.cast(cython.p_uint, headers + 64 * i)
                 octets = header[14]
-                qtype = types[k]
-                opt = opts[k]
                 found = self.under_way.get(key)
                 first = None
                 if found is None:
                     if len(self.under_way) >= self.most:
-                        rest.append(i)
                         continue
                 elif isinstance(found, Pending) and cython.cast(Pending, found).question is None:
                     first = cython.cast(Pending, found)
                 else:
-                    rest.append(i)
                     continue
                 if self.waiting >= self.most_waiting:
-                    rest.append(i)
                     continue
+                is_taken[shapes[2 * k]] = True
                 pending = Pending.__new__(Pending)
                 pending.key = key
                 pending.packet = PyBytes_FromStringAndSize(cython.cast(cython.p_char, datagram), octets)
-                pending.lane = cython.cast(Lane, lanes[k])
+                pending.lane = lane
                 pending.outlet = outlet
                 pending.relay = self
                 pending.upstream = upstream
@@ -586,56 +589,11 @@ class Relay:
                     continue
                 self.under_way[key] = pending
                 self.staged.append(pending)
+            for k in range(offered):
+                if not is_taken[k]:
+                    rest.append(slots[k])
             rest.sort()
             return rest
-
-        @cython.boundscheck(False)
-        @cython.wraparound(False)
-        @cython.cfunc
-        @cython.exceptval(check=False)
-        def _read(
-            self, datagram: cython.p_uchar, size: cython.Py_ssize_t, name: cython.p_uchar, octets: cython.p_longlong
-        ) -> cython.int:
-            """Read a plain question: its name, lower-cased, and the size of that; its QTYPE, or -1 for any other."""
-            i: cython.Py_ssize_t = 0
-            j: cython.Py_ssize_t
-            end: cython.Py_ssize_t
-            last: cython.Py_ssize_t = size - 17
-            labels: cython.int = 0
-            qtype: cython.int
-            tail: cython.p_uchar
-            if size < 17 or datagram[2] & 0xF9 != 1 or datagram[5] != 1 or datagram[11] > 1:
-                return -1
-            if datagram[4] | datagram[6] | datagram[7] | datagram[8] | datagram[9] | datagram[10]:
-                return -1
-            if datagram[11]:
-                last -= 11
-            if not 0 < last < 255:
-                return -1
-            tail = datagram + 12 + last
-            if tail[0] or tail[3] or tail[4] != 1:
-                return -1
-            if datagram[11] and (tail[5] | tail[6] or tail[7] != 41 or tail[11] | tail[14] | tail[15]):
-                return -1
-            # Neither a type that is never asked for, nor a meta-type, nor ANY: these are answered here, or not at all.
-            qtype = tail[1] << 8 | tail[2]
-            if qtype == 0 or qtype == 41 or 249 <= qtype <= 255:
-                return -1
-            datagram += 12
-            while i < last:
-                end = i + 1 + datagram[i]
-                labels += 1
-                if datagram[i] == 0 or datagram[i] > 63 or end > last or labels > 16:
-                    return -1
-                name[i] = datagram[i]
-                for j in range(i + 1, end):
-                    name[j] = self.lower[datagram[j]]
-                    if name[j] == 0:
-                        return -1
-                i = end
-            name[last] = 0
-            octets[0] = last + 1
-            return qtype
 
         @cython.boundscheck(False)
         @cython.wraparound(False)

@@ -3,6 +3,8 @@
 Every function takes bytes that a stranger wrote. It returns what it found or says that the bytes are no such thing;
 it never raises, never reads past the end and never walks a name for ever: a compression pointer must point before the
 name that holds it, which both forbids loops and is all that RFC 1035 §4.1.4 allows ("a prior occurrence").
+
+All of it is in one file, whatever its lines, since what is compiled here is called for each part of a message.
 """
 
 from typing import TYPE_CHECKING
@@ -18,6 +20,8 @@ else:
     if cython.compiled:
         from cython.cimports.cpython.bytes import PyBytes_AS_STRING
 
+# Octets of a name that are plain: a hit record repeats them as they are, but for letter case.
+PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 OUTLINE_TTLS = 64  # records of a reply that `outline` tells of
 OUTLINE_NAMES = 16  # names that it tells of
 OUTLINE_WORDS = 9 + OUTLINE_TTLS
@@ -557,7 +561,101 @@ def outline(
     return -1
 
 
+def read_plain(
+    places: bytes, lengths: bytes, count: cython.Py_ssize_t, names: bytes, words: bytes, shapes: bytes
+) -> cython.Py_ssize_t:
+    """Read the plain ones of many queries, in buffers, so that no object is made.
+
+    A query is plain if it asks one question of class IN, with no other record than an OPT of version 0 without options,
+    and if its name is written in letters, digits, hyphens and underscores.
+
+    Args:
+        places: Of each query: where its octets begin in memory (u64); every other number is somebody else's.
+        lengths: Of each: how many octets (i64).
+        count: How many queries.
+        names: Room for their names, lower-cased, 256 octets each.
+        words: Room for four numbers (i64) a name, of which the first is its size.
+        shapes: Room for two numbers (i64) a name: the number of its query; from the lowest bit on 2 bits that say
+            whether there is an OPT (1), and one that wants DNSSEC records (2), 16 bits of QTYPE, RD, CD, and how many
+            labels the name has.
+
+    Returns:
+        How many of them are plain; they stand one after another.
+    """
+    asked: cython.Py_ssize_t = 0
+    if cython.compiled:
+        place: cython.p_ulonglong = cython.cast(cython.p_ulonglong, PyBytes_AS_STRING(places))
+        length: cython.p_longlong = cython.cast(cython.p_longlong, PyBytes_AS_STRING(lengths))
+        size: cython.p_longlong = cython.cast(cython.p_longlong, PyBytes_AS_STRING(words))
+        told: cython.p_longlong = cython.cast(cython.p_longlong, PyBytes_AS_STRING(shapes))
+        room: cython.p_uchar = cython.cast(cython.p_uchar, PyBytes_AS_STRING(names))
+        shape: cython.longlong
+        k: cython.Py_ssize_t
+        for k in range(count):
+            shape = _read_plain(
+                cython.cast(cython.p_const_uchar, place[2 * k]), length[k], room + 256 * asked, size + 4 * asked
+            )
+            if shape >= 0:
+                told[2 * asked] = k
+                told[2 * asked + 1] = shape
+                asked += 1
+    return asked
+
+
 if cython.compiled:
+    # What a plain octet of a name is lower-cased; 0 for any other.
+    _lower = cython.declare(cython.uchar[256])
+    _octet = cython.declare(cython.int)
+    for _octet in range(256):
+        _lower[_octet] = 0
+    for _octet in PLAIN:
+        _lower[_octet] = _octet | 0x20 if 0x41 <= _octet <= 0x5A else _octet
+
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _read_plain(
+        datagram: cython.p_const_uchar, size: cython.Py_ssize_t, name: cython.p_uchar, octets: cython.p_longlong
+    ) -> cython.longlong:
+        """The shape of a plain query, or -1."""
+        i: cython.Py_ssize_t = 0
+        j: cython.Py_ssize_t
+        end: cython.Py_ssize_t
+        last: cython.Py_ssize_t = size - 17
+        opt: cython.longlong = 0
+        labels: cython.longlong = 0
+        tail: cython.p_const_uchar
+        if size < 17 or datagram[2] & 0xF8 or datagram[5] != 1 or datagram[11] > 1:
+            return -1
+        if datagram[4] | datagram[6] | datagram[7] | datagram[8] | datagram[9] | datagram[10]:
+            return -1
+        if datagram[11]:
+            last -= 11
+        if not 0 < last < 255:
+            return -1
+        tail = datagram + 12 + last
+        if tail[0] or tail[3] or tail[4] != 1:
+            return -1
+        if datagram[11]:
+            if tail[5] | tail[6] or tail[7] != 41 or tail[11] | tail[14] | tail[15]:
+                return -1
+            opt = 2 if tail[12] & 0x80 else 1
+        while i < last:
+            end = i + 1 + datagram[12 + i]
+            if datagram[12 + i] == 0 or datagram[12 + i] > 63 or end > last:
+                return -1
+            name[i] = datagram[12 + i]
+            for j in range(i + 1, end):
+                name[j] = _lower[datagram[12 + j]]
+                if name[j] == 0:
+                    return -1
+            labels += 1
+            i = end
+        name[last] = 0
+        octets[0] = last + 1
+        opt |= cython.cast(cython.longlong, tail[1]) << 10 | cython.cast(cython.longlong, tail[2]) << 2
+        return opt | (datagram[2] & 1) << 18 | (datagram[3] >> 4 & 1) << 19 | labels << 20
 
     @cython.cfunc
     @cython.exceptval(check=False)

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from resolver.hot import cython_shim as cython
     from resolver.hot._names_cy import SCREENED, SCREENED_OCTETS, SCREENED_WORDS, NameTable, screens
+    from resolver.hot._scan_cy import PLAIN
 else:
     try:
         import cython
     except ModuleNotFoundError:
         from resolver.hot import cython_shim as cython
     from resolver.hot._names_cy import SCREENED, SCREENED_OCTETS, SCREENED_WORDS, screens
+    from resolver.hot._scan_cy import PLAIN, read_plain
 
     if cython.compiled:
         from cython.cimports.cpython.bytes import PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -30,8 +32,6 @@ REST_OCTETS = 241  # what 512 octets leave behind the longest question, so that 
 TAIL_OCTETS = 4096  # the most that a hit record may add to time and address (observe/record.py)
 
 _NAME_OCTETS = 255  # RFC 1035 §2.3.4
-# Octets that a hit record repeats as they are, but for letter case.
-_PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 _ONE_QUESTION, _QUESTION_AND_OPT = b"\0\1" + bytes(6), b"\0\1" + bytes(5) + b"\1"
 _OPT_OCTETS = 11  # without options
 _SHAPES = 4096
@@ -132,8 +132,9 @@ Parent = tuple[int, int, bytes, "Frame"]
 """Of all names that differ in their first label alone: where that may end in a datagram less its id; where the listed
 name begins, less that; what stands behind the label in the hit record; the rest."""
 
-Parents = dict[bytes, Parent]
-"""By a question less its id and its first label, lower-cased but for the header."""
+Parents = dict[bytes, Parent | int]
+"""By a question less its id and its first label, lower-cased but for the header. Where nothing is listed at or above
+the parent: where the name ends, counted from the end of the datagram."""
 
 
 def template_key(claim_set: int, offset: int, qtype: int, opt: int) -> int:
@@ -192,11 +193,14 @@ def fill(
     start = 11 + lower[10] if len(lower) > 10 else 11  # of the parent
     label = lower[11:start]
     parent = parents.get(datagram[:10] + lower[start:])
-    if parent is not None:
+    if isinstance(parent, int):
+        if table.find(lower[10:parent]) < 0:
+            return None
+    elif parent is not None:
         limit, pointed, behind, (case, name_end, end, said, before, after, head, cell) = parent
         if (
             start <= limit
-            and (label.isalnum() or (label and not label.translate(None, _PLAIN)))
+            and (label.isalnum() or (label and not label.translate(None, PLAIN)))
             and (not case or datagram.endswith(case))
             and table.find(lower[10:name_end]) < 0
         ):
@@ -229,6 +233,8 @@ def _fill_first(
     text = _text(qname)
     covering = table.covering(qname) if text else []
     if not covering:
+        if text:
+            parents[header + lower[11 + qname[0] :]] = -len(tail)
         return None
     offset, claim_set = covering[0]
     if len(covering) > 1 and any(other != claim_set for _, other in covering):
@@ -265,7 +271,7 @@ def _text(qname: bytes) -> bytes:
         i += 1 + octets
         labels += 1
     # What is not plain are the last octet and one dot a label, or there is more of it.
-    if i != last or last >= _NAME_OCTETS or text[last] or len(text.translate(None, _PLAIN)) != labels + 1:
+    if i != last or last >= _NAME_OCTETS or text[last] or len(text.translate(None, PLAIN)) != labels + 1:
         return b""
     return bytes(text[1:last])
 
@@ -276,19 +282,13 @@ class Filler:
 
     names: bytes
     words: bytes
-    if cython.compiled:
-        lower: cython.uchar[256]
+    shapes: bytes
 
     def __init__(self) -> None:
-        # Room that only this class writes to and nobody else sees.
+        # Room that only this class and those it hands it to write to, and nobody else sees.
         self.names = bytes(SCREENED * SCREENED_OCTETS)
         self.words = bytes(SCREENED * SCREENED_WORDS * 8)
-        if cython.compiled:
-            octet: cython.int
-            for octet in range(256):
-                self.lower[octet] = 0
-            for octet in _PLAIN:
-                self.lower[octet] = octet | 0x20 if 0x41 <= octet <= 0x5A else octet
+        self.shapes = bytes(SCREENED * 16)
 
     if cython.compiled:
 
@@ -326,11 +326,9 @@ class Filler:
             place: cython.p_ulonglong = cython.cast(cython.p_ulonglong, PyBytes_AS_STRING(places))
             length: cython.p_longlong = cython.cast(cython.p_longlong, PyBytes_AS_STRING(lengths))
             hit: cython.p_uchar = cython.cast(cython.p_uchar, PyBytes_AS_STRING(hits)) + start
-            shapes: cython.longlong[64]
-            owners: cython.int[64]
-            shape: cython.longlong
-            asked: cython.int = 0
-            count: cython.int = len(templates)
+            shapes: cython.p_longlong = cython.cast(cython.p_longlong, PyBytes_AS_STRING(self.shapes))
+            asked: cython.Py_ssize_t
+            count: cython.Py_ssize_t = len(templates)
             k: cython.int
             i: cython.Py_ssize_t
             size: cython.Py_ssize_t
@@ -347,14 +345,9 @@ class Filler:
             name: cython.p_uchar
             text: cython.p_uchar
             template: Template
+            asked = read_plain(places, lengths, count, self.names, self.words, self.shapes)
             for k in range(count):
-                datagram = cython.cast(cython.p_uchar, place[2 * k])
-                shape = self._read(datagram, length[k], room + 256 * asked, words + 4 * asked)
                 length[k] = 0
-                if shape >= 0:
-                    shapes[asked] = shape
-                    owners[asked] = k
-                    asked += 1
             if not asked:
                 return start
             table.screen(self.names, self.words, asked)
@@ -364,8 +357,8 @@ class Filler:
                 claim_set = words[4 * i + 2]
                 if claim_set < 0:
                     continue
-                k = owners[i]
-                key = (claim_set << 1 | (offset > 0)) << 18 | shapes[i]
+                k = shapes[2 * i]
+                key = (claim_set << 1 | (offset > 0)) << 18 | shapes[2 * i + 1] & 0x3FFFF
                 known = templates[k]
                 if key != last_key or known is not last_known:  # few claim sets hold most of what is listed
                     found = cython.cast(dict, known).get(key)
@@ -418,57 +411,3 @@ class Filler:
                 hit = text
                 place[2 * k + 1] = template.cell
             return hit - cython.cast(cython.p_uchar, PyBytes_AS_STRING(hits))
-
-        @cython.boundscheck(False)
-        @cython.wraparound(False)
-        @cython.cfunc
-        @cython.exceptval(check=False)
-        def _read(
-            self, datagram: cython.p_uchar, size: cython.Py_ssize_t, name: cython.p_uchar, octets: cython.p_longlong
-        ) -> cython.longlong:
-            """Read a question, or return -1 for one that is passed on.
-
-            Args:
-                datagram: As it came, with its id; at least 12 octets.
-                size: Of it.
-                name: Where to write QNAME, lower-cased.
-                octets: Where to write its size.
-
-            Returns:
-                The lower 18 bits of the template's key.
-            """
-            i: cython.Py_ssize_t = 0
-            j: cython.Py_ssize_t
-            end: cython.Py_ssize_t
-            last: cython.Py_ssize_t = size - 17
-            opt: cython.int = 0
-            tail: cython.p_uchar
-            if datagram[2] & 0xF8 or datagram[5] != 1 or datagram[11] > 1:
-                return -1
-            if datagram[4] | datagram[6] | datagram[7] | datagram[8] | datagram[9] | datagram[10]:
-                return -1
-            if datagram[11]:
-                last -= 11
-            if not 0 < last < 255:
-                return -1
-            tail = datagram + 12 + last
-            if tail[0] or tail[3] or tail[4] != 1:
-                return -1
-            if datagram[11]:
-                if tail[5] | tail[6] or tail[7] != 41 or tail[11] | tail[14] | tail[15]:
-                    return -1
-                opt = 2 if tail[12] & 0x80 else 1
-            datagram += 12
-            while i < last:
-                end = i + 1 + datagram[i]
-                if datagram[i] == 0 or datagram[i] > 63 or end > last:
-                    return -1
-                name[i] = datagram[i]
-                for j in range(i + 1, end):
-                    name[j] = self.lower[datagram[j]]
-                    if name[j] == 0:
-                        return -1
-                i = end
-            name[last] = 0
-            octets[0] = last + 1
-            return cython.cast(cython.longlong, tail[1]) << 10 | tail[2] << 2 | opt

@@ -1,10 +1,9 @@
 """What was filled in from a template is learned when it is asked for again, since a ready answer costs a third of it.
 
-For compiled builds alone; plain Python passes such a question on to the pipeline once, which has it learned. Who asks
-for names that nobody asks for twice takes no room from others: of a question that was filled in only 16 bits are kept,
-in a place that it shares with others. Every other time the place is left to the one before, so that of two that are
-asked in turn one is learned, and then the other.
-"""
+For compiled builds alone; plain Python does the same with less ado (`Batch.answer`). Who asks for names that nobody
+asks for twice takes no room from others: of a question that was filled in only 16 bits are kept, in a place that it
+shares with others. Every other time the place is left to the one before, so that of two that are asked in turn one is
+learned, and then the other. """
 
 from typing import TYPE_CHECKING
 

@@ -273,3 +273,17 @@ def test_whatever_an_upstream_says_the_answer_is_the_pipelines(
         memo, story, *[replayed(octets) for octets in replies],
         policies=[generation(banned)], trust_ad=trust_ad, cache=terms,
     )  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    packets=st.lists(st.sampled_from(ASKED) | build.mutations(ASKED), min_size=1, max_size=8),
+    passed=st.sampled_from([0.0, 3.0, 78.0]),
+)
+def test_whatever_a_client_asks_the_answer_is_the_pipelines(
+    memo: ModuleType, packets: list[bytes], passed: float
+) -> None:
+    """Questions of all kinds, whole and broken, before what they ask for is kept and afterwards."""
+    story = [chapter(*packets), chapter(*packets, passed=passed), chapter(*ASKED, *packets)]
+
+    story_of(memo, story, says("{} 60 IN A 192.0.2.1"))

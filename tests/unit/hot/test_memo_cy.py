@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -240,6 +241,65 @@ def test_what_is_let_go_gives_its_memory_back(hot: Hot) -> None:
         memo.halve()
         module.ViewMemo(4000).learn(octets, len(octets))
     assert resident() - before < 32 << 20  # all that was filed is some 130 MB
+
+
+@pytest.fixture
+def shelf(hot: Hot) -> Any:
+    """Answers that are asked for by their keys, as the cache does; compiled builds have some."""
+    module = hot("_memo_cy")
+    if not module.recites():
+        pytest.skip("plain Python has none")
+    return module.Answers(1 << 20)
+
+
+def test_what_is_filed_is_found_by_its_key_until_it_is_forgotten(shelf: Any) -> None:
+    """Whole, whatever of it the key repeats; in both halves."""
+    said = b"\x81\x80" + key_of(5)[2:] + b" and more"
+    filed = {key_of(n): said + b"%d" % n for n in range(40)}
+    records = b"".join(record(key, reply, 9.0 + n, 1.0, n, ((0, 8),)) for n, (key, reply) in enumerate(filed.items()))
+    shelf.learn(records, len(records))
+    shelf.halve()
+
+    assert shelf.find(b"nobody's") is None
+    for n, (key, reply) in enumerate(filed.items()):
+        assert shelf.find(key) == (9.0 + n, 1.0, n, reply)
+    again = record(key_of(3), b"\x81\x80 once more", 50.0, 2.0, 7, ((2, 48),))
+    shelf.learn(again, len(again))
+    assert shelf.find(key_of(3)) == (50.0, 2.0, 7, b"\x81\x80 once more")
+    assert shelf.count() == 41
+    shelf.forget(key_of(3))
+    shelf.forget(b"nobody's")
+    assert shelf.find(key_of(3)) is None
+    assert shelf.find(key_of(4)) is not None
+
+
+def test_many_keys_are_screened_at_one_time(shelf: Any) -> None:
+    """0 where nothing is filed, 1 where it has expired, 2 where it is known; among many that fall on one place."""
+    for first in range(0, 3000, 100):
+        records = b"".join(
+            record(key_of(n), b"\x81\x80" + bytes(20), 5.0 if n % 3 else 20.0, 1.0, 0, ((2, 4),))
+            for n in range(first, first + 100)
+        )
+        shelf.learn(records, len(records))
+        if first == 1500:
+            shelf.halve()
+    for first in range(0, 6000, 64):
+        numbers = range(first, first + 64)
+        words = struct.pack("<64q", *(len(key_of(n)) for n in numbers))
+        shelf.screen(b"".join(key_of(n).ljust(264, b"\0") for n in numbers), words, 64, 10.0)
+        assert struct.unpack("<64q", words) == tuple(0 if n >= 3000 else 1 if n % 3 else 2 for n in numbers)
+
+
+def test_it_says_how_much_memory_it_holds(shelf: Any) -> None:
+    """None at first; it grows with what is filed, and halves give it back."""
+    assert (shelf.octets(), shelf.count()) == (0, 0)
+    records = b"".join(record(key_of(n), b"\x81\x80" + bytes(200)) for n in range(1000))
+    shelf.learn(records, len(records))
+
+    assert len(records) <= shelf.octets() <= 4 * len(records)
+    shelf.halve()
+    shelf.halve()
+    assert (shelf.octets(), shelf.count()) == (0, 0)
 
 
 def resident() -> int:

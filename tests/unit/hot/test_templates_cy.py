@@ -189,11 +189,23 @@ def test_a_listed_name_below_another_is_answered_where_both_are_held_alike(hot: 
 
 
 def test_a_question_met_again_soon_is_learned_where_that_pays(hot: Hot) -> None:
-    """As plain Python it is passed on, so that the memo learns it as a whole; compiled, a template does as well."""
+    """What was filled in is learned as a whole, with its hit record."""
     behind = Behind(hot)
     asked = query("w.chat.example")
 
-    assert [len(behind.answer(asked)[0]) for _ in range(2)] == [1, int(hot("_templates_cy").fills_batches())]
+    answers = [behind.answer(asked) for _ in range(3)]
+
+    assert answers[1:] == answers[:-1]
+    if not hot("_templates_cy").fills_batches():
+        assert asked[2:] in behind.memo.young
+
+
+def test_where_nothing_is_listed_is_known_by_heart(hot: Hot) -> None:
+    """Of names below the same parent that is listed which is, and the others are passed on."""
+    behind = Behind(hot)
+    packets = [query(f"{label}.example") for label in ("a", "b", "chat", "talk", "b")]
+
+    assert behind.answer(*packets)[1] == behind.answer(*packets)[1] == [0, 1, 4]
 
 
 def test_who_is_not_known_is_passed_on(hot: Hot) -> None:

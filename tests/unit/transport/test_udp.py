@@ -1,5 +1,6 @@
 """UDP with real sockets on loopback: each datagram is answered to where it came from, from where it went."""
 
+import asyncio
 import contextlib
 import select
 import socket
@@ -189,6 +190,51 @@ def test_a_wakeup_answers_many_batches_but_not_without_end() -> None:
 
         assert len(w.answerer.seen) == count
         assert sorted(int.from_bytes(me.recv(4096)[:2], "big") for _ in range(count)) == list(range(count))
+
+
+class Loop(asyncio.AbstractEventLoop):
+    """Writes down what it is told to watch and to call."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.calls: list[Callable[[], object]] = []
+
+    def add_reader(self, fd: object, callback: Callable[[], object]) -> None:  # type: ignore[override]
+        """Watch."""
+        self.told.append("watch")
+
+    def remove_reader(self, fd: object) -> bool:
+        """Watch no more."""
+        self.told.append("watch no more")
+        return True
+
+    def call_soon(self, callback: Callable[[], object]) -> None:  # type: ignore[override]
+        """Call in the next round."""
+        self.calls.append(callback)
+
+
+def test_under_load_the_socket_is_looked_at_without_being_watched() -> None:
+    """In each round of the loop, until a round finds little; what is shut meanwhile is looked at once more."""
+    count = MAX_BATCHES * SLOTS
+    with window() as w, client() as me:
+        me.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        loop = Loop()
+        w.server.open(loop)
+        for burst in (count, count, 3):
+            for n in range(burst):
+                me.sendto(with_id(WWW, n), ("127.0.0.1", w.port))
+            (loop.calls.pop() if loop.calls else w.server.on_readable)()
+        assert loop.told == ["watch", "watch no more", "watch"]
+        assert len(w.answerer.seen) == 2 * count + 3
+        assert loop.calls == []
+
+        for n in range(count + 5):
+            me.sendto(with_id(WWW, n), ("127.0.0.1", w.port))
+        w.server.on_readable()
+        w.server.shut()
+        loop.calls.pop()()
+        assert loop.told[3:] == ["watch no more"]
+        assert len(w.answerer.seen) == 3 * count + 8
 
 
 @pytest.mark.parametrize(
