@@ -3,7 +3,8 @@
 For compiled builds alone; plain Python does the same with less ado (`Batch.answer`). Who asks for names that nobody
 asks for twice takes no room from others: of a question that was filled in only 16 bits are kept, in a place that it
 shares with others. Every other time the place is left to the one before, so that of two that are asked in turn one is
-learned, and then the other. """
+learned, and then the other.
+"""
 
 from typing import TYPE_CHECKING
 
