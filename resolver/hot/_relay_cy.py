@@ -241,6 +241,8 @@ class Relay:
     tops: frozenset[bytes]
     special: dict[Any, Any]
     counts: memoryview
+    if cython.compiled:
+        count_words: cython.p_ulonglong
     miss_cell: cython.Py_ssize_t
     min_ttl: cython.longlong
     max_ttl: cython.longlong
@@ -254,6 +256,7 @@ class Relay:
     touched: list[Any]
     taught: "Lane | None"
     records: bytes
+    last_room: cython.Py_ssize_t
     recorded: cython.Py_ssize_t
     learned: cython.Py_ssize_t
     shelved: bytes
@@ -310,6 +313,10 @@ class Relay:
         self.most, self.most_waiting = most
         self.special, self.tops = special, tops
         self.counts, self.miss_cell = counts, miss_cell
+        if cython.compiled:
+            # They stay where they are for as long as the memoryview is held.
+            words: cython.ulonglong[::1] = counts
+            self.count_words = cython.address(words[0])
         self.min_ttl, self.max_ttl, self.max_negative_ttl = ttls
         self.find_lane, self.adopt, self.settle = find_lane, adopt, settle
         self.waiting = 0
@@ -325,6 +332,7 @@ class Relay:
         self.query_counts = b"\0\1\0\0\0\0\0\1"  # one question, one additional record
         self.query_end = b"\0\1" + b"\0\0\x29\x04\xd0\0\0\0\0\0\0"  # class IN; OPT that takes MOST_OCTETS
         self.records = bytes(_TAUGHT_OCTETS)
+        self.last_room = _TAUGHT_OCTETS - _MOST_TAUGHT
         self.shelved, self.shelved_octets = bytes(_TAUGHT_OCTETS), 0
         self.keys = bytes(SCREENED * SCREENED_KEY_OCTETS)
         self.found = bytes(SCREENED * 8)
@@ -529,7 +537,7 @@ class Relay:
                 if lane.strips_ech and (qtype == 64 or qtype == 65):
                     continue
                 key = PyBytes_FromStringAndSize(cython.cast(cython.p_char, keys + 264 * k), size + 3)
-                kept = self.entries.get(key)
+                kept = self.entries.get(key) if key in self.entries else None
                 if kept is not None and (kept.expires > now or kept.retry_at > now):
                     continue
                 if self.failures and key in self.failures:
@@ -752,7 +760,7 @@ class Relay:
             """Answer all who wait; False where the reply is not plain."""
             said: cython.p_longlong = cython.cast(cython.p_longlong, PyBytes_AS_STRING(self.told))
             words: cython.p_longlong = cython.cast(cython.p_longlong, PyBytes_AS_STRING(self.words))
-            counts: cython.ulonglong[::1] = self.counts
+            counts: cython.p_ulonglong = self.count_words
             start: cython.Py_ssize_t = 16 + pending.name_octets
             body: cython.Py_ssize_t
             names: cython.Py_ssize_t
@@ -834,7 +842,10 @@ class Relay:
                 lane = waiting.lane
                 if outlet.ready == 0:
                     self.touched.append(outlet)
-                ready = outlet.claim()
+                if outlet.ready == 64:
+                    outlet.flush()
+                ready = outlet.ready
+                outlet.ready = ready + 1
                 out = cython.cast(cython.p_uchar, outlet.arena + outlet.slot_octets * ready)
                 asked = cython.cast(cython.p_uchar, PyBytes_AS_STRING(waiting.packet))
                 memcpy(out, asked, start)
@@ -876,7 +887,7 @@ class Relay:
                 counts[self.miss_cell] += 1
                 self.waiting -= 1
                 if life and said[8]:
-                    if self.taught is not lane or self.recorded + _MOST_TAUGHT > _TAUGHT_OCTETS:
+                    if self.taught is not lane or self.recorded > self.last_room:
                         self._teach()
                         self.taught = lane
                     self.recorded += self._lay_out(
@@ -890,7 +901,7 @@ class Relay:
             if pending.is_stale:
                 self.forget(pending.key)
             if life:
-                if self.shelved_octets + _MOST_TAUGHT > _TAUGHT_OCTETS:
+                if self.shelved_octets > self.last_room:
                     self._shelve()
                 self.shelved_octets += self._lay_out(
                     cython.cast(cython.p_uchar, PyBytes_AS_STRING(self.shelved)) + self.shelved_octets,

@@ -1,12 +1,15 @@
-"""The work that `test_instructions.py` has counted: `python tests/bench/instructions.py ready` or `... templates`.
+"""The work that `test_instructions.py` has counted: `python tests/bench/instructions.py ready`, `templates`, `relayed`.
 
-The compiled loop answers as many queries from memory or from a template; beside it the same queries are read.
+The compiled loop answers as many queries from memory or from a template, or the relay by an upstream's replies; beside
+it the same queries are read.
 """
 
 import struct
 import sys
 
-from resolver.hot import _batch_cy, _names_cy, _scan_cy, _templates_cy
+from resolver.hot import _batch_cy, _memo_cy, _names_cy, _relay_cy, _scan_cy, _templates_cy
+from tests.support import build
+from tests.support.rig import ADDRESS, Rig
 from tests.support.window import ALICE, STAMP, Window
 
 SLOTS = 64
@@ -18,6 +21,27 @@ def datagram(number: int) -> bytes:
     """A query below a listed name, none like any other."""
     listed = b"\7d%06d\6listed\7example\0" % (number * 7919 % 1000)
     return struct.pack(">H", number) + b"\1\0\0\1" + bytes(6) + b"\x08%08x" % number + listed + b"\0\1\0\1"
+
+
+class SilentRig(Rig):
+    """A rig that sends nothing, so that what sending takes is not counted."""
+
+    def _send(self, ready: int) -> None:
+        pass
+
+
+def relay() -> None:
+    """Have batch after batch answered by an upstream; no query is like another."""
+    memo = _batch_cy.ViewMemo(100_000, _names_cy.NameTable(_names_cy.build(LISTED)))
+    shelf = _memo_cy.Answers(1 << 20)
+    rig = SilentRig(_relay_cy, _relay_cy.Relay, shelf, memo, listed=("suffix d.listed.example",))
+    for batch in range(BATCHES):
+        asked = [build.query(b"\x08%08x\5plain\7example\0" % (SLOTS * batch + k)) for k in range(SLOTS)]
+        assert rig.offer(*asked) == []
+        drawn = b"".join(n.to_bytes(2, "big") for n in range(SLOTS + 16))
+        assert rig.take(*(build.reply(sent, [ADDRESS], [], [build.opt()]) for sent in rig.write(drawn))) == []
+        for octets in asked:
+            _scan_cy.scan_query(octets)
 
 
 def main(kind: str) -> None:
@@ -42,4 +66,4 @@ def main(kind: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    relay() if sys.argv[1] == "relayed" else main(sys.argv[1])
