@@ -352,6 +352,8 @@ class Worker:
 
     def relay(self, outlet: Outlet, passed: list[int], sources: dict[bytes, ViewMemo], now: float) -> list[int]:
         """Forward what can be forwarded from the batch; the slots of what can not."""
+        if self._waiting + len(self._relayed) >= MAX_WAITING:
+            return passed
         try:
             return self._relayed.offer(outlet, passed, sources, now)
         except Exception:
@@ -362,7 +364,7 @@ class Worker:
         """Keep the memos within their bound, all views together."""
         self._policy.learned(count)
 
-    def answer(self, packet: bytes, client: Client, later: Later) -> bytes | None:
+    def answer(self, packet: bytes, client: Client, later: Later, begun: float | None = None) -> bytes | None:
         """Walk the path; no error of ours leaves here as an exception."""
         found = self._windows.behind_proxy(packet, client)
         if found is None:
@@ -370,14 +372,14 @@ class Worker:
             later(None)
             return None
         packet, client = found
-        begun = time.monotonic()
+        begun = time.monotonic() if begun is None else begun
         if len(packet) > 2 and packet[2] & _QR_AND_OPCODE == _NOTIFY and self._has_feeder():
             self._notifies += 1
             self._spawn(self._pass_on(packet, client.address, later))
             return None
         try:
             outcome = self._pipeline.begin(packet, client)
-            if isinstance(outcome, Wanted) and self._waiting >= MAX_WAITING:
+            if isinstance(outcome, Wanted) and self._waiting + len(self._relayed) >= MAX_WAITING:
                 outcome = self._pipeline.busy(outcome)
         except Exception:
             self._report_error()

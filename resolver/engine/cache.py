@@ -69,6 +69,10 @@ class Shelf(Protocol):
         """How much memory it holds."""
         ...
 
+    def young_octets(self) -> int:
+        """How much of it the next `halve` keeps for certain."""
+        ...
+
     def count(self) -> int:
         """How many replies there are."""
         ...
@@ -133,6 +137,9 @@ class Cache:
     def make_room(self) -> None:
         """Let go what was used longest ago until all fits; of the shelf rather, while it holds the larger half."""
         shelf, most = self.shelf, self.terms.size
+        # In time, since to let a half go that is all there is would let all of it go.
+        if shelf is not None and shelf.young_octets() > most // 2:
+            shelf.halve()
         while self.octets > most:
             if shelf is not None and (shelf.octets() > most // 2 or not self.entries):
                 shelf.halve()

@@ -337,6 +337,11 @@ class Forwarder:
 
         return future if self.ask(key, qname, qtype, tell, do=do, cd=cd) else None
 
+    def waited(self, key: bytes) -> float:
+        """For how many seconds a question has been under way; 0 for one that is not."""
+        question = self.under_way.get(key)
+        return self._clock.now() - question.started if isinstance(question, _Question) else 0.0
+
     def replied(self, question: _Question, reply: Reply) -> None:
         """Take in the reply to the attempt that began without a task."""
         answer, upstream = reply.answer, question.upstream
@@ -355,6 +360,12 @@ class Forwarder:
             question: Under way.
             outcome: Of the attempt that began without one; None where its upstream is still to be asked.
         """
+        upstream = question.upstream
+        if not question.told and isinstance(outcome, OSError) and upstream is not None:
+            # Policy has answered whoever waited: nobody else need hear of the name.
+            self._note_failure(upstream, outcome, question.tries_out)
+            self._settle(question, UpstreamError("nobody waits"))
+            return
         self._spawn(self._fetch(question, outcome))
 
     def close(self) -> None:
@@ -442,10 +453,7 @@ class Forwarder:
                     reply = await self._ask(upstream, question, end, outcome)
                 except (OSError, TimeoutError, WireError) as error:
                     reasons[name] = _reason(error)
-                    upstream.failed(self._clock.now(), tries_out)
-                    told = "timeout" if isinstance(error, TimeoutError) else "error"
-                    self._counters.upstream(name, told, None)
-                    self._counters.upstream_up(name, not upstream.rest_until)
+                    self._note_failure(upstream, error, tries_out)
                     continue
                 seconds = self._clock.now() - started
                 if is_failure(reply.answer.rcode):
@@ -462,6 +470,12 @@ class Forwarder:
         if not self.upstreams:
             raise UpstreamError("no upstream is configured")
         raise UpstreamError("; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "no time left")
+
+    def _note_failure(self, upstream: Upstream, error: Exception, tried_out: bool) -> None:
+        name = upstream.exchange.name
+        upstream.failed(self._clock.now(), tried_out)
+        self._counters.upstream(name, "timeout" if isinstance(error, TimeoutError) else "error", None)
+        self._counters.upstream_up(name, not upstream.rest_until)
 
     def _best(self, upstreams: list[Upstream]) -> Upstream:
         if len(upstreams) == 1:

@@ -244,7 +244,9 @@ class Pipeline:
         if future is None:
             return self.busy(wanted)
         try:
-            entry = await asyncio.wait_for(future, None if wanted.stale is None else STALE_WAIT)
+            # From when it was asked: it may have been relayed, or asked for others, before this client's turn came.
+            left = max(STALE_WAIT - self._forwarder.waited(wanted.key), 0.0)
+            entry = await asyncio.wait_for(future, None if wanted.stale is None else left)
         except (UpstreamError, TimeoutError) as error:
             return self._failed(wanted, error)
         return self._conclude(wanted, entry, "upstream", None)

@@ -153,9 +153,10 @@ class RelayedQuestions:
             view.generation.table, memo, view.strips_ech, lambda qtype, rcode: self._cells_of(group, qtype, rcode)
         )
 
-    def _settle(self, runs: list[tuple[Upstream, float, int]], learned: int) -> None:
+    def _settle(self, runs: list[tuple[Upstream, float, int]], given: list[tuple[float, int]], learned: int) -> None:
         for upstream, started, count in runs:
             self._forwarder.answered(upstream, self._now - started, count)
+        for started, count in given:
             self._answered(count, started)
         self._cache.make_room()
         self._policy.learned(learned)

@@ -355,7 +355,11 @@ class Answers:
                 if self.young_size >= self.half:
                     self.halve()
                 self.young_size += 1 + head.reply // 512  # ORDINARY_OCTETS
-            return _store(cython.address(self.young), place, mark, head, parts)
+            try:
+                return _store(cython.address(self.young), place, mark, head, parts)
+            except MemoryError:
+                self.halve()  # this one is not learned; who asked for it is answered all the same
+                return 0
 
         @cython.ccall
         def halve(self) -> cython.void:
@@ -442,13 +446,12 @@ class Answers:
                     told[k] = 2 if _at(table, place[0]).until > now else 1
 
         def octets(self) -> int:
-            """How much memory it holds."""
-            held: cython.ulonglong = self.young.room + self.old.room
-            if self.young.index:
-                held += 8 * (self.young.mask + 1)
-            if self.old.index:
-                held += 8 * (self.old.mask + 1)
-            return held
+            """How much memory it holds; what of a log was never written to takes none."""
+            return self.young_octets() + self.old.used + (8 * (self.old.mask + 1) if self.old.index else 0)
+
+        def young_octets(self) -> int:
+            """How much of it the next `halve` keeps."""
+            return self.young.used + (8 * (self.young.mask + 1) if self.young.index else 0)
 
         def count(self) -> int:
             """How many answers are held."""

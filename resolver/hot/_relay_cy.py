@@ -80,7 +80,7 @@ class Outlet:
         octets: tuple[int, int, int],
         family_is_6: bool,
         send: Callable[[int], None],
-        again: Callable[[bytes, bytes, bytes], None],
+        again: Callable[[bytes, bytes, bytes, float], None],
     ) -> None:
         """Take hold of a window's buffers, of `SLOTS` slots each.
 
@@ -90,7 +90,8 @@ class Outlet:
             octets: Of a slot of each: octets, addresses, control messages.
             family_is_6: Whether the socket speaks IPv6.
             send: Sends so many replies.
-            again: Has a datagram answered as if it had just come: (octets, struct sockaddr, control message).
+            again: Has a datagram answered as if it had just come: (octets, struct sockaddr, control message, and when
+                it came, in monotonic seconds).
         """
         self.asked = asked
         self.arena, self.names, self.controls, self.headers, self.vectors = replies
@@ -223,6 +224,7 @@ class Pending:
                 self.packet,
                 PyBytes_FromStringAndSize(cython.cast(cython.p_char, self.sockaddr), 28),
                 PyBytes_FromStringAndSize(cython.cast(cython.p_char, self.control), self.control_length),
+                self.started,
             )
 
 
@@ -259,6 +261,9 @@ class Relay:
     last_room: cython.Py_ssize_t
     recorded: cython.Py_ssize_t
     learned: cython.Py_ssize_t
+    given: list[Any]
+    given_at: cython.double
+    given_count: cython.Py_ssize_t
     shelved: bytes
     shelved_octets: cython.Py_ssize_t
     keys: bytes
@@ -287,7 +292,7 @@ class Relay:
         ttls: tuple[int, int, int],
         find_lane: "Callable[[ViewMemo], Lane | None]",
         adopt: Callable[[bytes, Any, float], Any],
-        settle: Callable[[list[tuple[Any, float, int]], int], None],
+        settle: Callable[[list[tuple[Any, float, int]], list[tuple[float, int]], int], None],
     ) -> None:
         """Wire up.
 
@@ -305,8 +310,8 @@ class Relay:
             ttls: The cache's least and longest TTL, and the longest of negative answers, in seconds.
             find_lane: The lane of a memo's view; None where it has none.
             adopt: Makes a question of the forwarder's of (key, upstream, since when), in place of ours.
-            settle: Is told, once a turn, what was answered: (upstream, started, replies) of each run, and how many
-                answers the memos learned.
+            settle: Is told, once a turn, what was answered: (upstream, started, replies) of each run; how many clients
+                who asked when: (started, clients); and how many answers the memos learned.
         """
         self.entries, self.shelf, self.forget = entries, shelf, forget
         self.failures, self.under_way = failures, under_way
@@ -325,6 +330,7 @@ class Relay:
         self.touched = []
         self.taught = None
         self.recorded = self.learned = 0
+        self.given, self.given_at, self.given_count = [], 0.0, 0
         # Room that only this class and those it hands it to write to, and nobody else sees.
         self.names = bytes(SCREENED * SCREENED_OCTETS)
         self.words = bytes(SCREENED * SCREENED_WORDS * 8)
@@ -719,31 +725,44 @@ class Relay:
                 del waiting[message_id]
             if run:
                 runs.append((upstream, started, run))
-            self._teach()
-            self._shelve()
-            for outlet in self.touched:
-                outlet.flush()
-            self.touched.clear()
+            try:
+                self._teach()
+                self._shelve()
+            finally:  # whatever can not be learned: the replies leave
+                for outlet in self.touched:
+                    outlet.flush()
+                self.touched.clear()
             if runs:
-                self.settle(runs, self.learned)
+                self._note_given()
+                given, self.given = self.given, []
+                self.settle(runs, given, self.learned)
                 self.learned = 0
             return rest
+
+        @cython.cfunc
+        def _note_given(self) -> cython.void:
+            """Write down how many clients were answered who asked at one time."""
+            if self.given_count:
+                self.given.append((self.given_at, self.given_count))
+                self.given_count = 0
 
         @cython.cfunc
         def _teach(self) -> cython.void:
             """Have a memo learn what was laid out for it."""
             lane: Lane = self.taught
-            if lane is not None:
-                lane.memo.learn(self.records, self.recorded)
+            octets: cython.Py_ssize_t = self.recorded
             self.taught = None
             self.recorded = 0
+            if lane is not None:
+                lane.memo.learn(self.records, octets)
 
         @cython.cfunc
         def _shelve(self) -> cython.void:
             """Have the cache keep what was laid out for it."""
-            if self.shelved_octets:
-                self.shelf.learn(self.shelved, self.shelved_octets)
-                self.shelved_octets = 0
+            octets: cython.Py_ssize_t = self.shelved_octets
+            self.shelved_octets = 0
+            if octets:
+                self.shelf.learn(self.shelved, octets)
 
         @cython.boundscheck(False)
         @cython.wraparound(False)
@@ -781,10 +800,12 @@ class Relay:
             field: cython.p_uchar
             asked: cython.p_uchar
             waiting: Pending
+            following: Pending
             outlet: Outlet
             lane: Lane
             # The question as it was sent, and one question alone.
-            if octets < start or reply[4] or reply[5] != 1:
+            # One that is longer can not be answered here: it would not fit (MOST_OCTETS, and an OPT).
+            if octets < start or octets > 1232 + 11 or reply[4] or reply[5] != 1:
                 return False
             if memcmp(reply + 12, PyBytes_AS_STRING(sent) + 12, start - 12):
                 return False
@@ -886,6 +907,10 @@ class Relay:
                 counts[upstream_cell] += 1
                 counts[self.miss_cell] += 1
                 self.waiting -= 1
+                if waiting.started != self.given_at:
+                    self._note_given()
+                    self.given_at = waiting.started
+                self.given_count += 1
                 if life and said[8]:
                     if self.taught is not lane or self.recorded > self.last_room:
                         self._teach()
@@ -909,6 +934,13 @@ class Relay:
                     cython.cast(cython.p_uchar, PyBytes_AS_STRING(message)), octets, start,
                     now + life, now, is_trusted,
                 )  # fmt: skip
+            # One by one, since a chain that is let go as a whole is let go by recursion.
+            following = pending.more
+            pending.more = pending.last = None
+            while following is not None:
+                waiting = following
+                following = waiting.more
+                waiting.more = None
             return True
 
         @cython.boundscheck(False)

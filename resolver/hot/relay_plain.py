@@ -168,7 +168,7 @@ class _Asked:
             self.question = turn.relay.adopt(self.key, turn.upstream, turn.started)
             for asked in (self, *(self.more or ())):
                 asked.turn.relay.waiting -= 1
-                asked.turn.window.outlet.again(asked.packet, asked.sockaddr, asked.control)
+                asked.turn.window.outlet.again(asked.packet, asked.sockaddr, asked.control, asked.turn.started)
         return self.question
 
 
@@ -190,7 +190,7 @@ class Relay:
         ttls: tuple[int, int, int],
         find_lane: "Callable[[ViewMemo], Lane | None]",
         adopt: Callable[[bytes, Any, float], Any],
-        settle: Callable[[list[tuple[Any, float, int]], int], None],
+        settle: Callable[[list[tuple[Any, float, int]], list[tuple[float, int]], int], None],
     ) -> None:
         """Wire up, as `_relay_cy.Relay` says; `tops` is of no use here."""
         self.entries, self.shelf, self.forget = entries, shelf, forget
@@ -316,7 +316,7 @@ class Relay:
             self.waiting += 1
         if recalled:
             window.flush()
-            self.settle([], recalled)
+            self.settle([], [], recalled)
         return rest
 
     def _lane_of(self, memo: "ViewMemo | None") -> "Lane | None":
@@ -422,6 +422,7 @@ class Relay:
         replies = shelf.replies
         rest: list[int] = []
         runs: list[tuple[Any, float, int]] = []
+        given: dict[float, int] = {}
         touched: list[_Window] = []
         turn: _Turn | None = None
         cells: tuple[int, int] = (0, 0)
@@ -468,6 +469,7 @@ class Relay:
                     cells, told = found, 0
                 told += 1
                 answered += 1
+                given[one.turn.started] = given.get(one.turn.started, 0) + 1
                 if life and places:
                     lane.memo.put(packet[2:], Ready(said, found[1], until, now, places, b"", b""))
                     learned += 1
@@ -485,7 +487,7 @@ class Relay:
             self.waiting -= answered
             for window in touched:
                 window.flush()
-            self.settle(runs, learned)
+            self.settle(runs, list(given.items()), learned)
         return rest
 
     def _recall(self, asked: _Asked, sealed: bytes, now: float) -> bool:

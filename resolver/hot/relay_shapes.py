@@ -77,6 +77,10 @@ class Shelf:
         """How much memory it holds."""
         return self._octets
 
+    def young_octets(self) -> int:
+        """None of it is let go in halves."""
+        return 0
+
     def count(self) -> int:
         """How many replies there are."""
         return len(self.replies)

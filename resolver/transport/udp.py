@@ -28,6 +28,7 @@ from resolver.wire.message import HEADER_OCTETS
 
 FEW = SLOTS // 4  # datagrams of a batch; so few tell that the socket is empty and that there is no hurry
 MAX_BATCHES = 8  # in one go, before other events of the loop get their turn
+_LAST_GOES = 32  # when no more is read: what fits into a socket's buffer, of datagrams of ordinary size
 
 _MSG_DONTWAIT = 0x40
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -53,6 +54,10 @@ class Answerer(Protocol):
         """Spool a batch's hit records."""
         ...
 
+    def answered(self, transport: Transport, count: int, begun: float) -> None:
+        """Count so many answers, given now to what was read at `begun` (monotonic seconds)."""
+        ...
+
     def learned(self, count: int) -> None:
         """Learn that memos learned so many answers on their own."""
         ...
@@ -71,8 +76,15 @@ class Answerer(Protocol):
         """
         ...
 
-    def answer(self, packet: bytes, client: Client, later: Later) -> bytes | None:
-        """A reply now, or None: then `later` is called once, with a reply or with None for silence."""
+    def answer(self, packet: bytes, client: Client, later: Later, begun: float | None = None) -> bytes | None:
+        """A reply now, or None: then `later` is called once, with a reply or with None for silence.
+
+        Args:
+            packet: The message.
+            client: Who sent it.
+            later: Takes a reply that is not there now.
+            begun: When it came (monotonic seconds), if that was not just now.
+        """
         ...
 
 
@@ -164,10 +176,12 @@ class UdpServer:
         """Read no more; what had arrived before is still answered."""
         self._watch(False)
         self._loop = None
-        self.on_readable()
+        for _ in range(_LAST_GOES):
+            if not self.on_readable():
+                break
 
-    def on_readable(self) -> None:
-        """Answer what waits in the socket, up to a bound."""
+    def on_readable(self) -> bool:
+        """Answer what waits in the socket, up to a bound; whether there may be more."""
         for _ in range(MAX_BATCHES):
             if self._needs_control:
                 self._receive_words[5::8] = self._control_room
@@ -175,7 +189,7 @@ class UdpServer:
             if n <= 0:
                 # Nothing there, or an ICMP error of an earlier reply: either way there is nothing to answer.
                 self._watch(True)
-                return
+                return False
             sources, now, at = self._answerer.batch(self._listener)
             hits = self._batch.answer(sources, n, now, int(at * 1_000_000).to_bytes(8, "little"))
             ready, passed, hit_count = self._batch.outcome()
@@ -188,22 +202,30 @@ class UdpServer:
             if passed:
                 ready = self._answer_passed(passed, ready)
             self._send(self._send_at, ready)
+            if ready:
+                self._answerer.answered(Transport.UDP, ready, now)
             if n < FEW:
                 # The socket was just emptied, and looking again would be a system call for nothing at low load, where
                 # most wake-ups are for one datagram. After a larger batch more has come while it was answered, and
                 # looking again is cheaper than a round of the loop. What is missed here, the next round sees.
                 self._watch(True)
-                return
+                return False
         # A socket that is watched calls for its watcher with each datagram that has left it (the kernel's
         # `sock_def_write_space`), which is a tenth of what an answer costs. So under load it is not watched but looked
         # at in each round of the loop.
         if self._loop is not None:
             self._watch(False)
             self._loop.call_soon(self._go_on)
+        return True
 
     def _go_on(self) -> None:
-        if self._loop is not None:
+        if self._loop is None:
+            return
+        try:
             self.on_readable()
+        except BaseException:
+            self._watch(True)  # an error of ours must not leave a socket that nobody looks at
+            raise
 
     def _watch(self, watched: bool) -> None:
         if self._loop is None or watched == self._is_watched:
@@ -238,10 +260,10 @@ class UdpServer:
         address = sockaddr[8:24] if self._family_is_6 else sockaddr[4:8]
         return Client(address, sockaddr, Transport.UDP, self._listener)
 
-    def _begin_again(self, packet: bytes, sockaddr: bytes, control: bytes) -> None:
+    def _begin_again(self, packet: bytes, sockaddr: bytes, control: bytes, begun: float) -> None:
         """Ask the roof, now that what was relayed has turned out to be its business."""
         later = _Later(self, sockaddr, control)
-        reply = self._answerer.answer(packet, self._client(sockaddr), later)
+        reply = self._answerer.answer(packet, self._client(sockaddr), later, begun)
         if reply is not None:
             later(reply)
 

@@ -25,7 +25,7 @@ BOUNDS = {"ready": (LOOP, 2.9), "templates": (LOOP, 13.4), "relayed": (RELAY, 37
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", BOUNDS)
 def test_a_query_takes_no_more_instructions_than_it_did(peer: Callable[[str], str], tmp_path: Path, kind: str) -> None:
-    """From memory, from a template and by an upstream's reply, beside the reading of the same queries in the same run."""
+    """From memory, a template or an upstream's reply, beside the reading of the same queries in the same run."""
     valgrind, annotate = peer("valgrind"), peer("callgrind_annotate")
     if not fills_batches():
         skip_or_fail("resolver.hot is not compiled (Debian packages gcc and libc6-dev, then tests/run)")

@@ -42,7 +42,7 @@ class FakeAnswerer:
         """Take nothing over."""
         return passed
 
-    def answer(self, packet: bytes, client: Client, later: Later) -> bytes | None:
+    def answer(self, packet: bytes, client: Client, later: Later, begun: float | None = None) -> bytes | None:
         """Do what the first label says."""
         self.seen.append((packet, client))
         label = packet[13 : 13 + packet[12]] if len(packet) > 12 else b"silent"

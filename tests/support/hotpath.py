@@ -89,7 +89,7 @@ class HotPath:
         self._left[sockaddr] = octets
         self._changed.set()
 
-    def _begin_again(self, packet: bytes, sockaddr: bytes, control: bytes) -> None:
+    def _begin_again(self, packet: bytes, sockaddr: bytes, control: bytes, begun: float) -> None:
         who = next(client for client in self._clients if client.sockaddr == sockaddr)
         outcome = self._house.begin(packet, who)
         if not isinstance(outcome, Coroutine):

@@ -1,12 +1,19 @@
 """The answer cache: how long, how much, and what not."""
 
+import struct
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from resolver.engine.cache import FAILURE_TTL, Cache, CacheTerms, cache_key, is_failure
+from resolver.engine.relaying import make_shelf
+from resolver.hot._relay_cy import relays
 from resolver.wire.codes import Rcode
 from resolver.wire.message import Answer
+from tests.support.build import query
+from tests.support.peers import skip_or_fail
 
 NOW = 1000.0
 
@@ -151,6 +158,34 @@ def test_the_cache_never_holds_more_than_its_size(
     assert cache.octets == sum(entry.octets for entry in held)
     assert len(cache) == len(held)
     assert all(entry.octets > len(entry.answer.body) for entry in held)
+
+
+def on_shelf(cache: Cache, shelf: Any, number: int) -> None:
+    """Put a reply on a compiled shelf, as the relay does."""
+    key = cache_key(b"\x08%08d\0" % number, 1, do=False, cd=False)
+    message = query(key[:-3]) + bytes(100)
+    head = struct.pack("<ddIHHHH4s", NOW + 60, NOW, 0, len(key), len(message), 1, 0, bytes(4))
+    record = head + key + message + struct.pack("<II", 2, 60)
+    record += bytes(-len(record) % 8)
+    shelf.learn(record, len(record))
+    cache.make_room()
+
+
+def test_a_full_shelf_lets_go_a_part_of_what_it_holds() -> None:
+    """Never all of it at one time, and never does it hold more than the cache may."""
+    if not relays():
+        skip_or_fail("resolver.hot is not compiled (Debian packages gcc and libc6-dev, then tests/run)")
+    shelf = make_shelf()
+    cache = Cache(CacheTerms(size=1 << 18), shelf)
+    held = []
+    for number in range(5000):
+        on_shelf(cache, shelf, number)
+        held.append(len(cache))
+        assert cache.octets <= 1 << 18
+
+    full = max(held)
+    assert full < 5000
+    assert min(held[held.index(full) :]) >= full // 3
 
 
 def test_a_failure_is_remembered_for_seconds_and_ends_with_an_answer() -> None:

@@ -114,7 +114,7 @@ def test_a_reply_leaves_to_who_asked_from_where_he_asked(relaying: ModuleType, a
     ]
     assert (len(built.relay), built.waiting, built.under_way) == (0, {}, {})
     assert built.counts.tolist()[:4] == [0, 2, 0, 2]
-    assert built.settled == [([("upstream", 100.0, 1)], 2)]
+    assert built.settled == [([("upstream", 100.0, 1)], [(100.0, 2)], 2)]
     kept = built.shelf.find(cache_key(b"\3www\7example\3org\0", 1, do=False, cd=False))
     assert kept == (400.5, 100.5, 0, reply(sent, [ADDRESS], [], [opt()]))
 
@@ -192,10 +192,10 @@ def test_a_question_that_is_handed_over_takes_its_clients_along(relaying: Module
     assert waiter.hand_over() is built
 
     assert built.adopted == [(cache_key(b"\1a\7example\0", 1, do=False, cd=False), "upstream", 100.0)]
-    assert [(packet, address) for packet, address, _ in built.again] == [
+    assert [(packet, address) for packet, address, _, _ in built.again] == [
         (packet, sockaddr(built.address, 4000 + k)) for k, packet in enumerate(packets)
     ]
-    assert {control for _, _, control in built.again} == {CONTROL}
+    assert {(control, begun) for _, _, control, begun in built.again} == {(CONTROL, 100.0)}
     assert len(built.relay) == 0
 
 
@@ -230,3 +230,46 @@ def test_who_can_not_be_asked_is_told(relaying: ModuleType) -> None:
 
     assert failed == [error, error]
     assert (len(built.again), built.relay.is_staged()) == (2, False)
+
+
+class Forgetful(Memo):
+    """A memo that has no memory left."""
+
+    def learn(self, records: bytes, octets: int) -> None:
+        """Fail."""
+        raise MemoryError
+
+
+def test_what_can_not_be_learned_is_answered_all_the_same(relaying: ModuleType) -> None:
+    """The replies leave, nobody is left waiting, and the next turn is not hurt by it."""
+    built = Rig(relaying, relaying.Relay, Answers(1 << 20), Forgetful())
+    built.offer(query("a.example"), query("A.example"))
+    with pytest.raises(MemoryError):
+        built.take(reply(built.write()[0], [ADDRESS]))
+
+    assert (len(built.said), len(built.relay), built.under_way) == (2, 0, {})
+    built.memo.__class__ = Memo
+    built.memo.learned = []
+    built.offer(query("b.example"))
+    assert built.take(reply(built.write()[0], [ADDRESS])) == []
+    assert (len(built.said), len(built.memo.learned)) == (3, 1)
+
+
+def test_many_who_wait_for_one_question_are_let_go_one_by_one(relaying: ModuleType) -> None:
+    """However long the chain of them is."""
+    built = rig(relaying, most=(100, 1 << 20))
+    for _ in range(2000):
+        assert built.offer(*[query("a.example")] * 60) == []
+    assert built.take(reply(built.write()[0], [ADDRESS])) == []
+
+    assert (len(built.said), len(built.relay)) == (120_000, 0)
+
+
+def test_a_reply_that_fits_nobody_is_not_read(relaying: ModuleType) -> None:
+    """It is the pipeline's, which asks over TCP."""
+    built = rig(relaying)
+    built.offer(query(additional=(opt(octets=4096),)))
+    (sent,) = built.write()
+
+    assert built.take(reply(sent, [ADDRESS] * 76)) == [0]
+    assert built.take(reply(sent, [ADDRESS] * 60)) == []

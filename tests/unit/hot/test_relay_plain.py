@@ -70,7 +70,7 @@ def test_a_reply_leaves_to_who_asked_from_where_he_asked(monkeypatch: pytest.Mon
     ]
     assert (len(rig.relay), rig.waiting, rig.under_way) == (0, {}, {})
     assert rig.counts.tolist()[:4] == [0, 2, 0, 2]
-    assert rig.settled == [([("upstream", 100.0, 1)], 2)]
+    assert rig.settled == [([("upstream", 100.0, 1)], [(100.0, 2)], 2)]
     assert rig.shelf.find(WWW) == (400.5, 100.5, 0, reply(sent, [ADDRESS], [], [opt()]))
     assert (rig.memo.young[first[2:]].until, rig.memo.young[first[2:]].cell) == (400.5, 2)
 
@@ -116,7 +116,7 @@ def test_what_was_relayed_is_answered_with_until_it_expires(monkeypatch: pytest.
     assert rig.offer(again, now=110.7) == []
     aged = ADDRESS[:6] + (290).to_bytes(4, "big") + ADDRESS[10:]
     assert rig.said == [(reply(again, [aged]), sockaddr(rig.address, 4000), CONTROL)]
-    assert (rig.counts.tolist()[:4], rig.settled[1:]) == ([0, 1, 1, 1], [([], 1)])
+    assert (rig.counts.tolist()[:4], rig.settled[1:]) == ([0, 1, 1, 1], [([], [], 1)])
     assert rig.memo.young[again[2:]].until == 400.5
     assert not rig.relay.is_staged()
 
@@ -158,7 +158,7 @@ def test_a_question_that_is_handed_over_takes_its_clients_along(monkeypatch: pyt
     assert waiter.hand_over() is rig
 
     assert rig.adopted == [(cache_key(b"\1a\7example\0", 1, do=False, cd=False), "upstream", 100.0)]
-    assert rig.again == [(packet, sockaddr(rig.address, 4000 + k), CONTROL) for k, packet in enumerate(packets)]
+    assert rig.again == [(packet, sockaddr(rig.address, 4000 + k), CONTROL, 100.0) for k, packet in enumerate(packets)]
     assert len(rig.relay) == 0
     assert rig.take(reply(sent, [ADDRESS])) == [0]
 

@@ -103,6 +103,17 @@ def test_what_the_memo_knows_does_not_reach_the_roof(host: str) -> None:
         assert hit.time_us == int((w.answerer.now + 1e9) * 1e6)
 
 
+def test_what_a_batch_answers_at_once_is_counted_at_once() -> None:
+    """With the time of the batch; what is still to come is counted by the roof."""
+    with window() as w, client() as me:
+        w.learn(WWW, b"\0\0learned", bytes([127, 0, 0, 1]))
+        for packet in (WWW, ask("www.example.net"), ask("later.example"), ask("silent.example")):
+            me.sendto(packet, ("127.0.0.1", w.port))
+        w.work()
+
+        assert w.answerer.given == [(Transport.UDP, 2)]
+
+
 def test_a_memo_belongs_to_one_address() -> None:
     """The same datagram from another client is asked of the roof."""
     with window() as w, client() as me, client("127.0.0.2") as other:
@@ -211,6 +222,39 @@ class Loop(asyncio.AbstractEventLoop):
     def call_soon(self, callback: Callable[[], object]) -> None:  # type: ignore[override]
         """Call in the next round."""
         self.calls.append(callback)
+
+
+def test_an_error_of_ours_leaves_the_socket_watched() -> None:
+    """It is told to the loop, and the next datagram is answered."""
+    count = MAX_BATCHES * SLOTS
+    with window() as w, client() as me:
+        me.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        loop = Loop()
+        w.server.open(loop)
+        for n in range(2 * count):
+            me.sendto(with_id(WWW, n), ("127.0.0.1", w.port))
+        w.server.on_readable()
+        w.answerer.now = float("nan")  # no instant can be made of it
+        with pytest.raises(ValueError, match="NaN"):
+            loop.calls.pop()()
+        assert loop.told == ["watch", "watch no more", "watch"]
+
+        w.answerer.now = 1000.0
+        w.server.on_readable()
+        assert len(w.answerer.seen) > count
+
+
+def test_what_had_arrived_before_the_end_is_answered() -> None:
+    """However much it is."""
+    count = 3 * MAX_BATCHES * SLOTS + 7
+    with window() as w, client() as me:
+        me.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        w.server.open(Loop())
+        for n in range(count):
+            me.sendto(with_id(WWW, n), ("127.0.0.1", w.port))
+        w.server.shut()
+
+        assert len(w.answerer.seen) == count
 
 
 def test_under_load_the_socket_is_looked_at_without_being_watched() -> None:
