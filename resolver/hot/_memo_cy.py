@@ -11,9 +11,10 @@ Answers are in two halves: when the young half is full it becomes the old one, a
   repeats of the key behind the header, which is the question, is left out: it stands in the slot already.
 
 Keys are hashed by SipHash-1-3 (Aumasson and Bernstein, 2012) under a key of this process, so that nobody can choose
-datagrams that fall on one place. Memory is got when the first answer comes, grows by doubling, and is given back when a
-half is let go. All of it is in one file, whatever its lines, since compiled classes see each other's fields in one file
-alone.
+datagrams that fall on one place. Memory is got when the first answer comes, grows by doubling, from some thousand
+answers on at one go to all that a half is to hold, and is given back when a half is let go.
+
+All of it is in one file, whatever its lines, since compiled classes see each other's fields in one file alone.
 """
 
 from typing import TYPE_CHECKING
@@ -57,6 +58,7 @@ else:
             used=cython.ulonglong,
             dead=cython.ulonglong,  # octets of records that others took the place of
             count=cython.ulonglong,
+            most=cython.ulonglong,  # records that it is to hold
         )
         p_Head = cython.typedef(cython.pointer(Head))
         p_Table = cython.typedef(cython.pointer(Table))
@@ -205,12 +207,20 @@ if cython.compiled:
         at: cython.ulonglong = 0
         needed: cython.ulonglong = table.used - table.dead + octets
         memset(cython.address(new), 0, cython.sizeof(Table))
+        new.most = table.most
         new.mask = table.mask if table.index else 15
         while 2 * (table.count + 1) > new.mask + 1:
             new.mask = 2 * new.mask + 1
         new.room = table.room or 1024
         while needed > new.room or (table.dead < needed // 2 and needed > new.room // 2):
             new.room *= 2
+        if table.count >= 4096:
+            # One that is no longer small gets room for all that it is to hold, at one go: what is not written to takes
+            # no memory, but to move many records takes time in which nobody is answered.
+            while new.mask + 1 <= 2 * new.most:
+                new.mask = 2 * new.mask + 1
+            while new.room < 512 * new.most:
+                new.room *= 2
         new.index = cython.cast(cython.p_ulonglong, _memory(8 * (new.mask + 1)))
         new.log = cython.cast(cython.p_uchar, _memory(new.room))
         if new.index == cython.NULL or new.log == cython.NULL:
@@ -303,6 +313,12 @@ class Answers:
                 half: The most that a half holds, of answers of ordinary size.
             """
             self.half = half
+            self.young.most = self._most()
+
+        @cython.cfunc
+        @cython.exceptval(check=False)
+        def _most(self) -> cython.ulonglong:
+            return self.half if self.half < 131072 else 131072
 
         def __dealloc__(self) -> None:
             _let_go(cython.address(self.young))
@@ -367,6 +383,7 @@ class Answers:
             _let_go(cython.address(self.old))
             self.old = self.young
             memset(cython.address(self.young), 0, cython.sizeof(Table))
+            self.young.most = self._most()
             self.old_size = self.young_size
             self.young_size = 0
 
