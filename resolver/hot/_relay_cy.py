@@ -467,6 +467,7 @@ class Relay:
             keys: cython.p_uchar = cython.cast(cython.p_uchar, PyBytes_AS_STRING(self.keys))
             known: cython.p_longlong = cython.cast(cython.p_longlong, PyBytes_AS_STRING(self.found))
             slots: cython.int[64]
+            is_alike: cython.bint
             is_taken: cython.bint[64]
             lanes: list = []
             lane: Lane = None
@@ -497,10 +498,8 @@ class Relay:
                             found = self.lanes[memo] = self.find_lane(memo)
                         if found is not None:
                             lane = cython.cast(Lane, found)
-                if lane is None or offered == 64 or octets >= outlet.slot_octets:
-                    rest.append(slot)
-                    continue
-                if offered and lane.table is not table:
+                is_alike = lane is not None and (not offered or lane.table is table)
+                if not is_alike or offered == 64 or octets >= outlet.slot_octets:
                     rest.append(slot)
                     continue
                 table = lane.table

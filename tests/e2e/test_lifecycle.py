@@ -12,12 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import dns.message
 import dns.rcode
 import pytest
 
+from resolver.__main__ import is_half_built
 from tests.support.house import ask
 from tests.support.server import PATIENCE, Load, Server, SlowUpstream, ask_all, ask_udp, free_port, wait_until
 
@@ -494,6 +496,15 @@ def test_the_plain_hot_path_says_so(server: Server) -> None:
     assert server.ask_control("status")["hot"] == "plain"
     assert "plain" in version
     assert rcode_of(server, "banned-app.ca") == "NXDOMAIN"
+
+
+@pytest.mark.parametrize(("libraries", "half"), [((), False), (("_a_cy",), True), (("_a_cy", "_b_cy"), False)])
+def test_a_build_of_which_a_part_is_missing_is_known(tmp_path: Path, libraries: tuple[str, ...], half: bool) -> None:
+    """It runs plain as a whole, since compiled modules work on each other's memory."""
+    for name in ("_a_cy.py", "_b_cy.py", "shim.py", *(f"{library}{EXTENSION_SUFFIXES[0]}" for library in libraries)):
+        (tmp_path / name).touch()
+
+    assert is_half_built(tmp_path) is half
 
 
 def test_a_dead_upstream_is_left_for_a_living_one(make_server: MakeServer, upstream: tuple[str, int]) -> None:
