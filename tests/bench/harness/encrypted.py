@@ -10,16 +10,15 @@ record.
 
 import argparse
 import dataclasses
-import datetime
 import json
 import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,6 +27,7 @@ import dns.edns
 import dns.message
 
 from harness import machine, work
+from harness.errand import add_arguments, carry_out
 from harness.load import Dnsperf, Generator, Run, build
 from harness.report import Measured, Session, table
 from harness.servers import Dnsdist, Floor, Interdict, Server, Unbound, Upstream, WrongAnswer, free_port
@@ -371,54 +371,25 @@ class Quic(Generator):
 def main(words: Sequence[str]) -> int:
     """Run the command and return its exit code: 0, 1 if a table is refused, 2 if the bench cannot run here."""
     arguments = _arguments(words)
-    if not {machine.SERVER_CORE, machine.LOAD_CORE} <= os.sched_getaffinity(0):
-        print(f"bench: cores {machine.SERVER_CORE} and {machine.LOAD_CORE} are wanted", file=sys.stderr)
-        return 2
-    os.sched_setaffinity(0, {machine.LOAD_CORE})
-    named = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()}
-    report = Session(datetime.date.today().isoformat(), machine.facts(), named, arguments.noise)
-    Interdict.chosen = arguments.interdict
     chosen = [SERVERS[name] for name in arguments.servers]
-    try:
-        needed: list[type[Server | Generator]] = [Floor, Upstream, Dnsperf, Fetching, *chosen]
-        for kind in needed:
-            kind.executable()
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="interdict-bench-")))
-            folder.chmod(0o755)  # servers that give up root still read their files
-            _measure(arguments, report, chosen, folder, stack)
-    except machine.MissingProgram as missing:
-        print(f"bench: {missing}, or choose others with --servers", file=sys.stderr)
-        return 2
-    except (WrongAnswer, subprocess.SubprocessError) as wrong:
-        print(f"bench: nothing is reported: {wrong}", file=sys.stderr)
-        return 1
-    finally:
-        if arguments.json:
-            arguments.json.write_text(json.dumps(dataclasses.asdict(report), indent=1) + "\n")
-    text = markdown(report)
-    print(text)
-    if arguments.markdown:
-        arguments.markdown.write_text(text)
-    refusals = [f"{title}: {why}" for title in _titles(report) if (why := report.refusal(title, False))]
-    for refusal in refusals:
-        print(f"bench: refused: {refusal}", file=sys.stderr)
-    return 1 if refusals else 0
+    return carry_out(
+        arguments,
+        Session,
+        (Floor, Upstream, Dnsperf, Fetching, *chosen),
+        partial(_measure, arguments, chosen),
+        markdown,
+        lambda report: [f"{title}: {why}" for title in _titles(report) if (why := report.refusal(title, False))],
+        ", or choose others with --servers",
+    )
 
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests/bench/run encrypted", description="Measure what encryption costs.")
     parser.add_argument("--routes", default=",".join(_ROUTES), help="some of: %(default)s")
     parser.add_argument("--servers", default=",".join(_USUAL), help=f"some of: {', '.join(SERVERS)}")
-    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (default 3)")
-    parser.add_argument("--seconds", type=float, default=1.5, help="length of one run (default 1.5)")
     parser.add_argument("--listed", type=int, default=1000, help="names listed (default 1000)")
-    parser.add_argument("--distinct", type=int, default=10_000, help="questions before they repeat (default 10000)")
     parser.add_argument("--padding", action="store_true", help="ask with EDNS and a padding of equal length (dot, doh)")
-    parser.add_argument("--noise", type=float, default=0.06, help="share of a core others may take (default 0.06)")
-    parser.add_argument("--interdict", metavar="PATH", help="the interdict command (default: on the PATH, or in .venv)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every run here")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the report here as well")
+    add_arguments(parser, rounds=3, seconds=1.5, distinct=10_000)
     arguments = parser.parse_args(words)
     for option, known in (("routes", _ROUTES), ("servers", SERVERS)):
         setattr(arguments, option, getattr(arguments, option).split(","))
@@ -430,7 +401,7 @@ def _arguments(words: Sequence[str]) -> argparse.Namespace:
 
 
 def _measure(
-    arguments: argparse.Namespace, report: Session, chosen: list[type[Encrypted]], folder: Path, stack: ExitStack
+    arguments: argparse.Namespace, chosen: list[type[Encrypted]], report: Session, folder: Path, stack: ExitStack
 ) -> None:
     blast, Floor.binary = build(folder)
     _make_certificate(folder)

@@ -6,20 +6,19 @@ from a file, as public lists do. Hits are not stored: the worker looks names up,
 
 import argparse
 import dataclasses
-import datetime
 import json
-import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from harness import machine, work
+from harness.errand import add_arguments, carry_out
 from harness.load import Generator, Run, build
 from harness.report import Session, table
 from harness.servers import Floor, Hits, Interdict, Server, Upstream, WrongAnswer
@@ -231,50 +230,17 @@ class Steadily(Generator):
 def main(words: Sequence[str]) -> int:
     """Run the command and return its exit code: 0, 1 if a table is refused, 2 if the bench cannot run here."""
     arguments = _arguments(words)
-    if not {machine.SERVER_CORE, machine.LOAD_CORE} <= os.sched_getaffinity(0):
-        print(f"bench: cores {machine.SERVER_CORE} and {machine.LOAD_CORE} are wanted", file=sys.stderr)
-        return 2
-    os.sched_setaffinity(0, {machine.LOAD_CORE})
-    named = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()}
-    report = Report(datetime.date.today().isoformat(), machine.facts(), named, arguments.noise)
-    Interdict.chosen = arguments.interdict
-    try:
-        for kind in (Floor, Upstream, Interdict):
-            kind.executable()
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="interdict-bench-")))
-            folder.chmod(0o755)  # the upstream may give up root
-            _measure(arguments, report, folder, stack)
-    except machine.MissingProgram as missing:
-        print(f"bench: {missing}", file=sys.stderr)
-        return 2
-    except WrongAnswer as wrong:
-        print(f"bench: nothing is reported: {wrong}", file=sys.stderr)
-        return 1
-    finally:
-        if arguments.json:
-            arguments.json.write_text(json.dumps(dataclasses.asdict(report), indent=1) + "\n")
-    text = markdown(report)
-    print(text)
-    if arguments.markdown:
-        arguments.markdown.write_text(text)
-    for refusal in report.refusals():
-        print(f"bench: refused: {refusal}", file=sys.stderr)
-    return 1 if report.refusals() else 0
+    return carry_out(
+        arguments, Report, (Floor, Upstream, Interdict), partial(_measure, arguments), markdown, Report.refusals
+    )
 
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests/bench/run names", description="Measure what long lists cost.")
     parser.add_argument("--lengths", default="1000,100000,1000000,10000000", help="names listed (default %(default)s)")
     parser.add_argument("--kinds", default="compiled,plain", help="hot modules (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of one run (default 2)")
     parser.add_argument("--steady", type=float, default=4.0, help="seconds of load beside a reload (default 4)")
-    parser.add_argument("--distinct", type=int, default=100_000, help="questions before they repeat (default 100000)")
-    parser.add_argument("--noise", type=float, default=0.06, help="share of a core others may take (default 0.06)")
-    parser.add_argument("--interdict", metavar="PATH", help="the interdict command (default: on the PATH, or in .venv)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every run here")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the report here as well")
+    add_arguments(parser, rounds=5, seconds=2.0, distinct=100_000)
     arguments = parser.parse_args(words)
     arguments.lengths = sorted({int(text) for text in arguments.lengths.split(",")})
     arguments.kinds = arguments.kinds.split(",")

@@ -8,19 +8,16 @@ the generator's, was tried: neither worker is then busy, and what is measured is
 """
 
 import argparse
-import dataclasses
-import datetime
-import json
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 from harness import machine, work
+from harness.errand import add_arguments, carry_out
 from harness.load import Generator, Run, build
 from harness.report import Session, table
 from harness.servers import Floor, Interdict, Upstream, WrongAnswer
@@ -56,48 +53,15 @@ def _called(plain: bool, workers: int) -> str:
 def main(words: Sequence[str]) -> int:
     """Run the command and return its exit code: 0, 1 if a table is refused, 2 if the bench cannot run here."""
     arguments = _arguments(words)
-    if not {machine.SERVER_CORE, machine.LOAD_CORE} <= os.sched_getaffinity(0):
-        print(f"bench: cores {machine.SERVER_CORE} and {machine.LOAD_CORE} are wanted", file=sys.stderr)
-        return 2
-    os.sched_setaffinity(0, {machine.LOAD_CORE})
-    named = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()}
-    session = Session(datetime.date.today().isoformat(), machine.facts(), named, arguments.noise)
-    Interdict.chosen = arguments.interdict
-    try:
-        for kind in (Floor, Upstream, Interdict):
-            kind.executable()
-        with ExitStack() as stack:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="interdict-bench-")))
-            folder.chmod(0o755)  # the upstream may give up root
-            _measure(arguments, session, folder, stack)
-    except machine.MissingProgram as missing:
-        print(f"bench: {missing}", file=sys.stderr)
-        return 2
-    except WrongAnswer as wrong:
-        print(f"bench: nothing is reported: {wrong}", file=sys.stderr)
-        return 1
-    finally:
-        if arguments.json:
-            arguments.json.write_text(json.dumps(dataclasses.asdict(session), indent=1) + "\n")
-    text = markdown(session)
-    print(text)
-    if arguments.markdown:
-        arguments.markdown.write_text(text)
-    for refusal in session.refusals():
-        print(f"bench: refused: {refusal}", file=sys.stderr)
-    return 1 if session.refusals() else 0
+    return carry_out(
+        arguments, Session, (Floor, Upstream, Interdict), partial(_measure, arguments), markdown, Session.refusals
+    )
 
 
 def _arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests/bench/run workers", description="Measure what a second worker brings.")
     parser.add_argument("--kinds", default="compiled", help="hot modules: compiled,plain (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="length of one run (default 2)")
-    parser.add_argument("--distinct", type=int, default=100_000, help="questions before they repeat (default 100000)")
-    parser.add_argument("--noise", type=float, default=0.06, help="share of a core others may take (default 0.06)")
-    parser.add_argument("--interdict", metavar="PATH", help="the interdict command (default: on the PATH, or in .venv)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every run here")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the report here as well")
+    add_arguments(parser, rounds=5, seconds=2.0, distinct=100_000)
     arguments = parser.parse_args(words)
     arguments.kinds = arguments.kinds.split(",")
     if unknown := set(arguments.kinds) - {"compiled", "plain"}:
