@@ -259,9 +259,10 @@ from resolver.observe.spool import Spool
 from tests.unit.app.test_recorder import AT, LIMIT, hits
 
 worker, first = int(sys.argv[2]), int(sys.argv[3])
+at = AT + first / 10_000_000  # later for who comes later: a segment's name is the time it was opened at
 spool = Spool(Path(sys.argv[1]) / "spool", worker, LIMIT, segment_octets=200_000)
 for number in range(first, first + 30_000, 30):
-    spool.append(hits(worker, number, 30), 30, AT)
+    spool.append(hits(worker, number, 30), 30, at)
     print(number + 30, flush=True)
 sys.stdin.read()
 """
