@@ -265,8 +265,14 @@ class Running:
         return self.process.wait(seconds)
 
     def end(self) -> None:
-        """Whatever it does, it is gone afterwards: `unshare --kill-child` takes all of its namespace along."""
+        """Whatever it does, it is gone afterwards: it is the first of its namespace, which ends with it.
+
+        `unshare --kill-child` alone does not reach one that changed its user: the kernel forgets the signal then
+        (prctl(2), PR_SET_PDEATHSIG).
+        """
         if self.process.poll() is None:
+            if first := self.pid():
+                os.kill(first, signal.SIGKILL)
             self.process.kill()
             self.process.wait()
 
