@@ -32,8 +32,8 @@ REST_OCTETS = 241  # what 512 octets leave behind the longest question, so that 
 TAIL_OCTETS = 4096  # the most that a hit record may add to time and address (observe/record.py)
 
 _NAME_OCTETS = 255  # RFC 1035 §2.3.4
-_ONE_QUESTION, _QUESTION_AND_OPT = b"\0\1" + bytes(6), b"\0\1" + bytes(5) + b"\1"
-_OPT_OCTETS = 11  # without options
+_ONE_QUESTION, QUESTION_AND_OPT = b"\0\1" + bytes(6), b"\0\1" + bytes(5) + b"\1"
+OPT_OCTETS = 11  # without options
 _SHAPES = 4096
 _FRAMES = 64  # of one template: by flags, types and kinds of OPT, octet by octet
 
@@ -159,7 +159,7 @@ _LAST_STARTS = [min(74, 266 - octets) for octets in range(256)]  # by the parent
 _POINTERS = [(0xC00C + offset).to_bytes(2, "big") for offset in range(512)]
 
 
-def _shape_of(around: bytes) -> int:
+def shape_of(around: bytes) -> int:
     """The lower 18 bits of a template's key, from a query's octets but for id and QNAME; -1 where it is passed on."""
     opt = NO_OPT
     counts, record = around[2:10], around[14:]
@@ -167,7 +167,7 @@ def _shape_of(around: bytes) -> int:
         return -1
     if record:
         # Version 0 and no options; the sender's size and the flags but DO change nothing in an answer that always fits.
-        if counts != _QUESTION_AND_OPT or record[:3] != b"\0\0\x29" or record[6] or record[9] or record[10]:
+        if counts != QUESTION_AND_OPT or record[:3] != b"\0\0\x29" or record[6] or record[9] or record[10]:
             return -1
         opt = WITH_DO if record[7] & 0x80 else WITH_OPT
     elif counts != _ONE_QUESTION:
@@ -222,11 +222,11 @@ def _fill_first(
     around = header + tail
     shape = _shapes.get(around)
     if shape is None:
-        if not end or len(tail) not in (4, 4 + _OPT_OCTETS):
+        if not end or len(tail) not in (4, 4 + OPT_OCTETS):
             return None
         if len(_shapes) >= _SHAPES:
             _shapes.clear()
-        shape = _shapes[around] = _shape_of(around)
+        shape = _shapes[around] = shape_of(around)
     if shape < 0:
         return None
     qname = lower[10:end]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from resolver.hot._batch_cy import Ready
 from resolver.hot._relay_cy import SLOTS
+from resolver.hot._scan_cy import PLAIN
 from resolver.hot.relay_shapes import (
     SEAL_OCTETS,
     Head,
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from resolver.hot._names_cy import NameTable
     from resolver.hot._relay_cy import Lane, Outlet
 
-# Octets of a name's labels that are looked up as they are, but for letter case.
-_PLAIN = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 _MOST_LABELS = 16
 _MOST_END = 12 + 255  # of QNAME in a message (RFC 1035 §2.3.4)
 _SHAPES = 1024  # known by heart; with more, since anybody may write any, they are read anew
@@ -273,7 +272,7 @@ class Relay:
             if (
                 (parent not in parents and not self._is_open(lane.table, parent))
                 or first > 64
-                or not (label.isalnum() or not label.translate(None, _PLAIN))
+                or not (label.isalnum() or not label.translate(None, PLAIN))
                 or qname in special
                 or find(qname) >= 0
                 or (strips_ech and shape.qtype in (64, 65))
@@ -338,7 +337,7 @@ class Relay:
         last = len(parent) - 1
         while i < last:
             octets = parent[i] + 1
-            if not 1 < octets < 65 or parent[i:] in special or parent[i + 1 : i + octets].translate(None, _PLAIN):
+            if not 1 < octets < 65 or parent[i:] in special or parent[i + 1 : i + octets].translate(None, PLAIN):
                 return False
             i += octets
             labels += 1

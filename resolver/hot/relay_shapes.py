@@ -9,6 +9,7 @@ from itertools import islice
 
 from resolver.hot._relay_cy import MOST_OCTETS
 from resolver.hot._scan_cy import OUTLINE_NAMES, OUTLINE_TTLS, read_name, skip_name
+from resolver.hot._templates_cy import OPT_OCTETS, QUESTION_AND_OPT, shape_of
 
 Head = tuple[int, int, int, bytes, bytes, int]
 """Of a reply: how many records it has, a section; with what the answer begins behind its id, where the reply has no
@@ -21,12 +22,10 @@ Body = tuple[int, Places, int, int, bool, int | None, list[bytes]]
 """Of a reply: where the records end that are kept; its TTLs; the shortest and the longest; whether there is an OPT; for
 how many seconds "no" holds, None where there is what was asked for; the names that the answer section leads to."""
 
-_ONE_QUESTION, _QUESTION_AND_OPT = b"\0\1" + bytes(6), b"\0\1" + bytes(5) + b"\1"
 _IN = _ONE = b"\0\1"
 _TO_QNAME = 0xC00C  # a pointer (RFC 1035 §4.1.4)
 _LEADS_ON = frozenset({5, 39, 64, 65})  # CNAME, DNAME, SVCB, HTTPS
 _OPT = b"\0\0\x29"  # of the root
-_OPT_OCTETS = 11  # without options
 _OUR_OPT = _OPT + MOST_OCTETS.to_bytes(2, "big")
 _LEAST_OCTETS = 512  # that every client takes (RFC 1035 §4.2.1)
 _HEADS = 64  # of replies, a shape
@@ -107,7 +106,7 @@ class Shape:
         # The cache's key: QNAME, QTYPE, whether DNSSEC records are wanted, whether unchecked data will do.
         self.key_end = around[10:12] + bytes((do >> 6 | cd >> 4,))
         # RD; AD, to say that we understand it (RFC 6840 §5.7); CD.
-        self.query_head = bytes((1, 0x20 | cd)) + _QUESTION_AND_OPT
+        self.query_head = bytes((1, 0x20 | cd)) + QUESTION_AND_OPT
         self.query_end = around[10:12] + _IN + _OUR_OPT + bytes((0, 0, do, 0, 0, 0))
         self.heads: dict[bytes, Head] = {}
         self.trusted_heads: dict[bytes, Head] = {}
@@ -137,16 +136,7 @@ class Shape:
 
 def read_shape(around: bytes) -> Shape | None:
     """The shape of a question by its octets but for id and QNAME; None where it is not plain."""
-    record = around[14:]
-    if len(around) < 14 or around[0] & 0xF9 != 1 or around[12:14] != _IN:
-        return None
-    if record:
-        # Version 0 and no options.
-        if len(record) != _OPT_OCTETS or around[2:10] != _QUESTION_AND_OPT or record[:3] != _OPT:
-            return None
-        if record[6] or record[9] or record[10]:
-            return None
-    elif around[2:10] != _ONE_QUESTION:
+    if len(around) not in (14, 14 + OPT_OCTETS) or not around[0] & 1 or shape_of(around) < 0:
         return None
     # Neither a type that is never asked for, nor a meta-type, nor ANY: these are answered here, or not at all.
     qtype = around[10] << 8 | around[11]
@@ -213,7 +203,7 @@ def read_body(reply: bytes, start: int, head: Head, qtype: int, parents: set[byt
             i += octets
     except (IndexError, struct.error):
         return None
-    if i + (_OPT_OCTETS if has_opt else 0) != len(reply) or len(places) > OUTLINE_TTLS or len(names) > OUTLINE_NAMES:
+    if i + (OPT_OCTETS if has_opt else 0) != len(reply) or len(places) > OUTLINE_TTLS or len(names) > OUTLINE_NAMES:
         return None
     is_negative = not has_data or head[5] & 15
     return i, tuple(places), shortest if places else 0, longest, has_opt, negative if is_negative else None, names
