@@ -4,10 +4,7 @@ import sys
 
 from harness import command, encrypted, names, workers
 
-if sys.argv[1:2] == ["names"]:
-    sys.exit(names.main(sys.argv[2:]))
-if sys.argv[1:2] == ["encrypted"]:
-    sys.exit(encrypted.main(sys.argv[2:]))
-if sys.argv[1:2] == ["workers"]:
-    sys.exit(workers.main(sys.argv[2:]))
-command.main()
+_OTHERS = {"names": names.main, "encrypted": encrypted.main, "workers": workers.main}
+
+_other = _OTHERS.get("".join(sys.argv[1:2]))
+sys.exit(command.main(sys.argv[1:]) if _other is None else _other(sys.argv[2:]))

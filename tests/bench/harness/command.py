@@ -1,22 +1,18 @@
 """The command line, and the order of events: start all, check all, then rounds A B C, C B A with one server awake."""
 
 import argparse
-import dataclasses
-import datetime
-import json
-import os
-import shutil
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from harness import machine, work
+from harness.errand import add_arguments, carry_out
 from harness.load import GENERATORS, Generator, Run, build
 from harness.report import Measured, Session, markdown
-from harness.servers import SERVERS, Floor, Interdict, Server, Upstream, WrongAnswer
+from harness.servers import SERVERS, Floor, Server, Upstream
 
 TABLES = {
     "answers": (("blocked", "cached"), False),
@@ -28,47 +24,38 @@ TABLES = {
 }
 
 
-def main() -> None:
-    """Run the command: exit with 0, with 1 if a table is refused, with 2 if the bench cannot run here."""
-    arguments = _arguments()
-    if not {machine.SERVER_CORE, machine.LOAD_CORE} <= os.sched_getaffinity(0):
-        sys.exit(_cannot(f"the bench needs cores {machine.SERVER_CORE} and {machine.LOAD_CORE} for itself"))
-    os.sched_setaffinity(0, {machine.LOAD_CORE})
-    try:
-        sys.exit(_check() if arguments.check else _measure(arguments))
-    except machine.MissingProgram as missing:
-        sys.exit(_cannot(f"{missing}, or choose others with --servers or --generator"))
-    except WrongAnswer as wrong:
-        print(f"bench: nothing is reported: {wrong}", file=sys.stderr)
-        sys.exit(1)
+def main(words: Sequence[str]) -> int:
+    """Run the command and return its exit code: 0, 1 if a table is refused, 2 if the bench cannot run here."""
+    arguments = _arguments(words)
+    if arguments.check:
+        # What it stands for, and not what the defaults are, is told with the table.
+        arguments.generator, arguments.edns, arguments.listed, arguments.distinct = "blast", False, 1000, 1000
+        arguments.rounds, arguments.seconds, arguments.noise = 1, 0.3, 1.0
+        failures: list[str] = []
+        return carry_out(arguments, Session, (), partial(_check, failures), markdown, lambda session: failures)
+    chosen = [SERVERS[name] for name in arguments.servers]
+    needed: list[type[Server | Generator]] = [Floor, Upstream, GENERATORS[arguments.generator], *chosen]
+    return carry_out(
+        arguments, Session, needed, partial(_measure, arguments, chosen), markdown, Session.refusals,
+        ", or choose others with --servers or --generator",
+    )  # fmt: skip
 
 
-def _cannot(why: str) -> int:
-    print(f"bench: {why}", file=sys.stderr)
-    return 2
-
-
-def _arguments() -> argparse.Namespace:
+def _arguments(words: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="tests/bench/run",
         description="Measure Interdict beside its peers by the CPU time of one answered query.",
         epilog="Tables: answers (blocked and cached), unique, mixed, forwarded, latency, memory; all is all of them.",
     )
     parser.add_argument("tables", nargs="*", metavar="TABLE", default=["answers"], help="default: answers")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of one run (default 3)")
     parser.add_argument("--servers", default=",".join(SERVERS), help="some of: %(default)s")
     parser.add_argument("--generator", choices=GENERATORS, default="blast", help="what loads (default blast)")
     parser.add_argument("--listed", type=int, default=1000, help="names listed (default 1000)")
-    parser.add_argument("--distinct", type=int, default=100_000, help="questions before they repeat (default 100000)")
     parser.add_argument("--edns", action="store_true", help="ask with an OPT record")
-    parser.add_argument("--noise", type=float, default=0.06, help="share of a core others may take (default 0.06)")
     parser.add_argument("--retries", type=int, default=3, help="how often a noisy run is repeated (default 3)")
-    parser.add_argument("--interdict", metavar="PATH", help="the interdict command (default: on the PATH, or in .venv)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every run here")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the report here as well")
+    add_arguments(parser, rounds=5, seconds=3.0, distinct=100_000)
     parser.add_argument("--check", action="store_true", help="try the machinery for a moment on the floor alone")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if "all" in arguments.tables:
         arguments.tables = list(TABLES)
     arguments.servers = arguments.servers.split(",")
@@ -95,16 +82,6 @@ def _running(server: Server) -> Iterator[Server]:
         server.stop()
 
 
-@contextmanager
-def _workshop() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="interdict-bench-"))
-    folder.chmod(0o755)  # servers that give up root still read their files
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def _question_file(folder: Path, name: str, lines: Iterator[str]) -> Path:
     path = folder / f"{name}.questions"
     with path.open("w") as out:
@@ -112,55 +89,35 @@ def _question_file(folder: Path, name: str, lines: Iterator[str]) -> Path:
     return path
 
 
-def _measure(arguments: argparse.Namespace) -> int:
-    named = {key: str(value) if isinstance(value, Path) else value for key, value in vars(arguments).items()}
-    session = Session(datetime.date.today().isoformat(), machine.facts(), named, arguments.noise)
-    chosen = [SERVERS[name] for name in arguments.servers]
+def _measure(
+    arguments: argparse.Namespace, chosen: list[type[Server]], session: Session, folder: Path, stack: ExitStack
+) -> None:
     wanted = [(name, paced) for table in arguments.tables for names, paced in [TABLES[table]] for name in names]
-    Interdict.chosen = arguments.interdict
-    needed: list[type[Server | Generator]] = [Floor, Upstream, GENERATORS[arguments.generator], *chosen]
-    for kind in needed:
-        kind.executable()
-    try:
-        with ExitStack() as stack:
-            folder = stack.enter_context(_workshop())
-            blast, Floor.binary = build(folder)
-            upstream = stack.enter_context(_running(Upstream(folder / "knot", 0, 0)))
-            generator = GENERATORS[arguments.generator](blast, upstream, arguments.edns)
-            warm = _question_file(folder, "warm", work.warm_questions())
-            files = {
-                name: _question_file(
-                    folder, name, work.questions(work.WORKLOADS[name], arguments.listed, arguments.distinct)
-                )
-                for name in dict.fromkeys(name for name, _ in wanted)
-            }
-            repeating = [files[name] for name in files if name in ("blocked", "cached")]
-            awake = []
-            for kind in chosen:
-                server = kind(folder / kind.name, arguments.listed, upstream.port)
-                awake.append(stack.enter_context(_running(server)))
-                session.servers.append(_prepare(server, generator, [warm, warm, *repeating]))
+    blast, Floor.binary = build(folder)
+    upstream = stack.enter_context(_running(Upstream(folder / "knot", 0, 0)))
+    generator = GENERATORS[arguments.generator](blast, upstream, arguments.edns)
+    warm = _question_file(folder, "warm", work.warm_questions())
+    files = {
+        name: _question_file(folder, name, work.questions(work.WORKLOADS[name], arguments.listed, arguments.distinct))
+        for name in dict.fromkeys(name for name, _ in wanted)
+    }
+    repeating = [files[name] for name in files if name in ("blocked", "cached")]
+    awake = []
+    for kind in chosen:
+        server = kind(folder / kind.name, arguments.listed, upstream.port)
+        awake.append(stack.enter_context(_running(server)))
+        session.servers.append(_prepare(server, generator, [warm, warm, *repeating]))
+        server.freeze()
+    for round in range(arguments.rounds if wanted else 0):
+        for name, paced in wanted:
+            for server in awake if round % 2 == 0 else reversed(awake):
+                server.thaw()
+                run = _quiet_run(generator, server, files[name], work.WORKLOADS[name], paced, round, arguments)
                 server.freeze()
-            for round in range(arguments.rounds if wanted else 0):
-                for name, paced in wanted:
-                    for server in awake if round % 2 == 0 else reversed(awake):
-                        server.thaw()
-                        run = _quiet_run(generator, server, files[name], work.WORKLOADS[name], paced, round, arguments)
-                        server.freeze()
-                        session.runs.append(run)
-                        _say(_line(run))
-            for server, measured in zip(awake, session.servers, strict=True):
-                measured.memory_after = machine.memory_by_role(server.pid)
-    finally:
-        if arguments.json:
-            arguments.json.write_text(json.dumps(dataclasses.asdict(session), indent=1) + "\n")
-    report = markdown(session)
-    print(report)
-    if arguments.markdown:
-        arguments.markdown.write_text(report)
-    for refusal in session.refusals():
-        print(f"bench: refused: {refusal}", file=sys.stderr)
-    return 1 if session.refusals() else 0
+                session.runs.append(run)
+                _say(_line(run))
+    for server, measured in zip(awake, session.servers, strict=True):
+        measured.memory_after = machine.memory_by_role(server.pid)
 
 
 def _prepare(server: Server, generator: Generator, passes: list[Path]) -> Measured:
@@ -214,34 +171,21 @@ def _line(run: Run) -> str:
     )
 
 
-def _check() -> int:
+def _check(failures: list[str], session: Session, folder: Path, stack: ExitStack) -> None:
     """Measure the floor for a moment, then see that answers which are wrong are found and refused."""
-    with ExitStack() as stack:
-        folder = stack.enter_context(_workshop())
-        blast, Floor.binary = build(folder)
-        floor = stack.enter_context(_running(Floor(folder / "floor", 1000, 0)))
-        generator = Generator(blast, floor, edns=False)
-        blocked = work.WORKLOADS["unique"]
-        questions = _question_file(folder, "unique", work.questions(blocked, 1000, 1000))
-        good = generator.measure(floor, blocked, questions, 0.3, False, 0, 0)
-        floor.echoes = False
-        bad = generator.measure(floor, blocked, questions, 0.1, False, 0, 0)
-    session = Session(datetime.date.today().isoformat(), machine.facts(), {}, noise_limit=1.0, runs=[good])
-    session.arguments = {
-        "generator": "blast",
-        "edns": False,
-        "listed": 1000,
-        "distinct": 1000,
-        "rounds": 1,
-        "seconds": 0.3,
-    }
-    print(markdown(session))
-    failures = [
-        *(["the floor answered nothing, or wrongly"] if good.complaint or good.answered < 1000 else []),
-        *(["the floor used no CPU time"] if good.cost_us <= 0 else []),
-        *(["wrong answers were not noticed"] if not bad.complaint or bad.unexpected != bad.answered else []),
-        *session.refusals(),
-    ]
-    for failure in failures:
-        print(f"bench: {failure}", file=sys.stderr)
-    return 1 if failures else 0
+    blast, Floor.binary = build(folder)
+    floor = stack.enter_context(_running(Floor(folder / "floor", 1000, 0)))
+    generator = Generator(blast, floor, edns=False)
+    blocked = work.WORKLOADS["unique"]
+    questions = _question_file(folder, "unique", work.questions(blocked, 1000, 1000))
+    good = generator.measure(floor, blocked, questions, 0.3, False, 0, 0)
+    floor.echoes = False
+    bad = generator.measure(floor, blocked, questions, 0.1, False, 0, 0)
+    session.runs.append(good)
+    if good.complaint or good.answered < 1000:
+        failures.append("the floor answered nothing, or wrongly")
+    if good.cost_us <= 0:
+        failures.append("the floor used no CPU time")
+    if not bad.complaint or bad.unexpected != bad.answered:
+        failures.append("wrong answers were not noticed")
+    failures += session.refusals()

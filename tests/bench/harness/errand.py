@@ -1,4 +1,4 @@
-"""What the commands have in common that measure one thing: from their arguments to their exit code."""
+"""A command of the bench, whatever it measures: from its arguments to its exit code."""
 
 import argparse
 import dataclasses
